@@ -1,0 +1,269 @@
+"""The leaderboard, generated from result files and from nothing else.
+
+Results that cannot be compared (another task, model, training, protocol, N or estimator) never share a board: there is
+one board for each such combination. Several seeds, and several experiments of ``full``, make one row.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from harness.errors import UserError
+from harness.results import CellResult, read_all
+from harness.store import write_atomically
+
+COLUMNS = [
+    "rank",
+    "method",
+    "recipe",
+    "task",
+    "protocol",
+    "seeds",
+    "status",
+    "n",
+    "score",
+    "forgetting_quality",
+    "epsilon_median",
+    "ks_statistic",
+    "ks_rejected",
+    "kl",
+    "retain_accuracy",
+    "forget_accuracy",
+    "test_accuracy",
+    "seconds_per_model",
+    "cost_ratio",
+]
+_LAST = ["flops", "flops_ratio", "over_limit", "comparable_cost", "nan_draws", "reason", "model", "estimator", "task_hash", "board"]
+
+
+@dataclass(frozen=True)
+class Board:
+    """One table. ``title`` says what all its rows share; ``nulls`` what two pools of retrained models give at this N."""
+
+    key: str
+    title: str
+    rows: pd.DataFrame
+    nulls: dict[str, tuple[float, float, float]]
+    warnings: list[str]
+
+
+def build(cells: Sequence[CellResult]) -> list[Board]:
+    """Boards in order of their titles. Raises UserError if there is no result."""
+    if not cells:
+        raise UserError("no results: expected cells/*.json written by `unlearn`")
+    groups: dict[str, list[CellResult]] = {}
+    for cell in cells:
+        groups.setdefault(_board_key(cell), []).append(cell)
+    return sorted((_board(key, group) for key, group in groups.items()), key=lambda board: board.title)
+
+
+def write(folder: Path, boards: Sequence[Board]) -> None:
+    """``leaderboard.csv`` (all boards, told apart by the column ``board``) and ``leaderboard.md`` in ``folder``."""
+    table = pd.concat([board.rows for board in boards], ignore_index=True)
+    write_atomically(folder / "leaderboard.csv", table.to_csv(index=False).encode())
+    write_atomically(folder / "leaderboard.md", "\n".join(map(markdown, boards)).encode())
+
+
+def rebuild(folder: Path) -> list[Board]:
+    """Read every result below ``folder`` and write its board there."""
+    boards = build(read_all(folder))
+    write(folder, boards)
+    return boards
+
+
+def _board_key(cell: CellResult) -> str:
+    parts = [cell.task.hash, cell.model, cell.training, cell.protocol.kind, cell.protocol.n, cell.estimator]
+    return json.dumps(parts, sort_keys=True)
+
+
+def _board(key: str, cells: list[CellResult]) -> Board:
+    rows: dict[tuple[str, str, str], list[CellResult]] = {}
+    for cell in cells:
+        rows.setdefault((cell.method, cell.recipe, json.dumps(cell.parameters, sort_keys=True)), []).append(cell)
+    flops = _retraining_flops(cells)
+    table = pd.DataFrame([_row(group, flops) for group in rows.values()])
+    usable = (table["status"] == "ok") & table["score"].notna()
+    table = table.assign(_usable=usable, _score=table["score"].where(usable))
+    table = table.sort_values(["_usable", "_score", "method"], ascending=[False, False, True], ignore_index=True)
+    table["rank"] = [str(i + 1) if usable else "" for i, usable in enumerate(table.pop("_usable"))]
+    table = table.drop(columns="_score")
+    extra = [name for name in table.columns if name not in COLUMNS and name not in _LAST]
+    first = cells[0]
+    return Board(
+        key=key,
+        title=_title(first),
+        rows=table.reindex(columns=[*COLUMNS, *extra, *_LAST]),
+        nulls=_nulls(cells),
+        warnings=list(dict.fromkeys(_named(warning, cell) for cell in cells for warning in cell.warnings)),
+    )
+
+
+def _row(cells: list[CellResult], retraining_flops: float | None) -> dict[str, Any]:
+    """One method: the mean over its seeds and experiments, and the standard deviation of the score between them."""
+    first = cells[0]
+    ok = [cell for cell in cells if cell.status == "ok"]
+    bad = [cell for cell in cells if cell.status != "ok"]
+    row: dict[str, Any] = {
+        "method": first.method,
+        "recipe": first.recipe,
+        "task": f"{first.task.name}/{first.task.forget_kind}",
+        "protocol": first.protocol.kind,
+        "seeds": " ".join(str(seed) for seed in sorted({cell.seeds["train"] for cell in cells})),
+        "status": bad[0].status if bad else "ok",
+        "n": first.protocol.n,
+        "reason": "; ".join(dict.fromkeys(f"{_where(c, cells)}{c.reason}" for c in bad)),
+        "model": str(first.model.get("_target_", "")).rpartition(".")[2],
+        "estimator": first.estimator,
+        "task_hash": first.task.hash,
+        "board": _title(first),
+        "nan_draws": sum(cell.nan_draws for cell in cells),
+    }
+    for name in dict.fromkeys(name for cell in ok for name in cell.metrics):
+        found = [value for cell in ok if (value := cell.metrics[name].value) is not None]
+        row[name] = sum(found) / len(found) if found else None
+        if name == "score":
+            row["score_sd"] = float(pd.Series(found).std()) if len(found) > 1 else None
+    row.setdefault("score", None)
+    costs = [cell.cost for cell in ok if cell.cost is not None]
+    if costs:
+        row["seconds_per_model"] = sum(cost.seconds_per_model for cost in costs) / len(costs)
+        row["cost_ratio"] = sum(cost.ratio for cost in costs) / len(costs)
+        row["over_limit"] = any(cost.over_limit for cost in costs)
+        row["comparable_cost"] = all(cost.comparable for cost in costs)
+        row["flops"] = costs[0].flops
+        if costs[0].flops is not None and retraining_flops:
+            row["flops_ratio"] = costs[0].flops / retraining_flops
+    return row
+
+
+def _retraining_flops(cells: Iterable[CellResult]) -> float | None:
+    """Operations of the costliest kind of row there is on every board: training again from scratch."""
+    return next((c.cost.flops for c in cells if c.ceiling and c.cost is not None), None)
+
+
+def _where(cell: CellResult, cells: list[CellResult]) -> str:
+    if len(cells) == 1:
+        return ""
+    experiment = f", experiment {cell.protocol.experiment}" if cell.protocol.experiments > 1 else ""
+    return f"seed {cell.seeds['train']}{experiment}: "
+
+
+def _named(warning: str, cell: CellResult) -> str:
+    return warning if warning[0].isupper() else f"{cell.method}: {warning}"
+
+
+def _nulls(cells: list[CellResult]) -> dict[str, tuple[float, float, float]]:
+    found: dict[str, tuple[float, float, float]] = {}
+    for cell in cells:
+        for name, value in cell.metrics.items():
+            null = value.null
+            if null is not None and null.mean is not None and null.low is not None and null.high is not None:
+                found.setdefault(name, (null.mean, null.low, null.high))
+    return found
+
+
+def _title(cell: CellResult) -> str:
+    model = str(cell.model.get("_target_", "")).rpartition(".")[2]
+    sizes = cell.task.sizes
+    return (
+        f"{cell.task.name}, forget {sizes['forget']} of {sizes['retain'] + sizes['forget']} ({cell.task.forget_kind}), "
+        f"{model}, {cell.protocol.kind}, N = {cell.protocol.n}, task {cell.task.hash[:8]}"
+    )
+
+
+# --- how a board looks ------------------------------------------------------------------------------------------------
+
+_HEADINGS = {
+    "rank": "#",
+    "method": "method",
+    "recipe": "recipe",
+    "score": "score",
+    "forgetting_quality": "F",
+    "epsilon_median": "median ε",
+    "ks_rejected": "KS rejected",
+    "kl": "KL",
+    "retain_accuracy": "retain",
+    "forget_accuracy": "forget",
+    "test_accuracy": "test",
+    "seconds_per_model": "s/model",
+    "cost_ratio": "cost",
+}
+_PERCENT = {"ks_rejected", "retain_accuracy", "forget_accuracy", "test_accuracy", "cost_ratio"}
+
+
+def show(board: Board, console: Console) -> None:
+    """Print the board to a terminal."""
+    for warning in _important(board):
+        console.print(f"[bold red]{warning}[/]" if warning.startswith("SANITY") else f"[yellow]{warning}[/]")
+    table = Table(title=board.title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for name, heading in _HEADINGS.items():
+        text = name in ("method", "recipe")
+        table.add_column(heading, justify="left" if text else "right", no_wrap=text, overflow="ellipsis")
+    for cells in _cells(board):
+        table.add_row(*cells)
+    console.print(table)
+    for note in _footnotes(board):
+        console.print(note, style="dim", markup=False)
+
+
+def markdown(board: Board) -> str:
+    """The board as a Markdown section."""
+    headings = list(_HEADINGS.values())
+    lines = [f"## {board.title}", ""]
+    lines += [f"> **{warning}**\n" for warning in _important(board)]
+    lines += [f"| {' | '.join(headings)} |", f"|{'|'.join(['---'] * 3 + ['---:'] * (len(headings) - 3))}|"]
+    lines += [f"| {' | '.join(cells)} |" for cells in _cells(board)]
+    lines += ["", *(f"{note}  " for note in _footnotes(board)), ""]
+    return "\n".join(lines)
+
+
+def _important(board: Board) -> list[str]:
+    return board.warnings
+
+
+def _cells(board: Board) -> list[list[str]]:
+    rows = []
+    for _, row in board.rows.iterrows():
+        cells = [_text(name, row.get(name)) for name in _HEADINGS]
+        if row["status"] != "ok":
+            cells[1] += f" ({row['status'].replace('_', ' ')})"
+        if row.get("over_limit") is True:
+            cells[-1] += " !"
+        if row.get("comparable_cost") is False:
+            cells[-1] += " ~"
+        rows.append(cells)
+    return rows
+
+
+def _text(name: str, value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if value is None or pd.isna(value):
+        return "–"
+    if name in _PERCENT:
+        return f"{value:.1%}"
+    return f"{value:.4f}" if name in ("score", "forgetting_quality") else f"{value:.3g}"
+
+
+def _footnotes(board: Board) -> list[str]:
+    rows = board.rows
+    notes = []
+    if board.nulls:
+        shown = [n for n in ("score", "forgetting_quality", "ks_rejected", "kl") if n in board.nulls]
+        texts = [f"{_HEADINGS[n]} {board.nulls[n][0]:.3g} ({board.nulls[n][1]:.3g} to {board.nulls[n][2]:.3g})" for n in shown]
+        notes.append("null, retrained against retrained at this N, mean and central 95 %: " + ", ".join(texts))
+    for _, row in rows[rows["status"] != "ok"].iterrows():
+        notes.append(f"{row['method']}: {row['status'].replace('_', ' ')}: {row['reason']}")
+    if (rows["over_limit"] == True).any():  # noqa: E712 - the column also holds missing values
+        notes.append("! dearer than the cost limit: the competition would have rejected it")
+    if (rows["comparable_cost"] == False).any():  # noqa: E712
+        notes.append("~ a plain function, timed with its data loaders: not comparable with the other times")
+    return notes

@@ -1,0 +1,91 @@
+"""What can be named on the command line: the members of every configuration group, the metrics, the methods."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+from importlib.resources import files
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from harness.errors import unknown_name
+
+_GROUPS = ("data", "forget", "model", "train", "protocol", "method", "experiment")
+_KINDS = {
+    "methods": "method",
+    "data": "data",
+    "models": "model",
+    "metrics": "metrics",
+    "protocols": "protocol",
+    "forget": "forget",
+    "train": "train",
+    "experiments": "experiment",
+}
+
+
+def own_groups() -> tuple[str, ...]:
+    """The configuration groups a user chooses from."""
+    return _GROUPS
+
+
+def names(group: str) -> list[str]:
+    """The members of a group; methods include installed plug-ins."""
+    if group == "method":
+        from harness import methods
+
+        return methods.available()
+    if group == "metrics":
+        from harness import metrics
+
+        return metrics.available()
+    folder = files("harness.conf") / group
+    if not folder.is_dir():
+        return []
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def show(kind: str | None, *, plain: bool) -> None:
+    """Print one kind, or all. ``plain``: names only, one a line."""
+    if kind is not None and kind not in _KINDS:
+        raise unknown_name("kind", kind, _KINDS)
+    kinds = [kind] if kind else list(_KINDS)
+    if plain:
+        print("\n".join(name for k in kinds for name in names(_KINDS[k])))
+        return
+    console = Console()
+    for k in kinds:
+        table = Table("name", "what it is", title=k, title_justify="left", box=None, title_style="bold")
+        for name in names(_KINDS[k]):
+            table.add_row(name, _about(_KINDS[k], name))
+        console.print(table)
+
+
+def _about(group: str, name: str) -> str:
+    """The first comment line of a configuration file, or the first line of the docstring of the module it points to."""
+    file = files("harness.conf") / group / f"{name}.yaml"
+    if not file.is_file():
+        return _metric_columns(name) if group == "metrics" else "plug-in"
+    lines = file.read_text().splitlines()
+    target = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("_target_:")), "")
+    if group == "method":
+        return _docstring(target.rpartition(".")[0])
+    return next((line.removeprefix("#").strip() for line in lines if line.startswith("#")), "") or _docstring(
+        target.rpartition(".")[0]
+    )
+
+
+def _metric_columns(name: str) -> str:
+    from harness.metrics import get_metrics
+
+    return ", ".join(column.name for column in get_metrics([name])[0].columns)
+
+
+def _docstring(module: str) -> str:
+    """The first line of a module's docstring, read without importing the module."""
+    spec = importlib.util.find_spec(module) if module else None
+    if spec is None or spec.origin is None:
+        return ""
+    text = ast.get_docstring(ast.parse(Path(spec.origin).read_text())) or ""
+    return text.splitlines()[0] if text else ""

@@ -1,0 +1,147 @@
+"""The command ``unlearn``: subcommands here, everything else is a Hydra run."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+from rich.console import Console
+
+from harness.errors import UserError, unknown_name
+
+USAGE = """\
+unlearn: benchmark machine unlearning, N unlearned against N retrained models
+
+  unlearn [KEY=VALUE ...]                 run the benchmark; without arguments every method on scikit-learn's digits
+  unlearn -m method=a,b seed=0,1 ...      sweep; one combined board
+  unlearn plan [KEY=VALUE ...]            what would run, what is stored, the time it takes; runs nothing
+  unlearn leaderboard [DIR]               rebuild the board from the result files in DIR (default: the newest run)
+  unlearn list [KIND] [--plain]           methods, data, models, metrics, protocols, forget, train or experiments
+
+  method=NAME or methods=[a,b] or methods=all     data=digits|npz|image_folder  data.path= data.root= data.train_limit=
+  forget=random|class|groups|mislabelled forget.n=     model=  train=  protocol=reuse_n_n|reuse_n_1|full protocol.n=
+  recipe=tuned|authors  seed=  split_seed=  device=auto|cpu|cuda  engine=auto|stacked|sequential  out=DIR
+
+  method._target_=package.module.name (or file.py:name) runs your own method; --cfg job prints the configuration
+"""
+
+
+def main() -> None:
+    sys.exit(_main(sys.argv[1:]))
+
+
+def _main(arguments: list[str]) -> int:
+    try:
+        first = arguments[0] if arguments else ""
+        if first in ("-h", "--help", "help"):
+            print(USAGE)
+            return 0
+        if first in _COMMANDS:
+            return _COMMANDS[first](arguments[1:])
+        if first and "=" not in first and first[0] not in "-+~":
+            raise unknown_name("command", first, _COMMANDS)
+        return _run(arguments)
+    except UserError as error:
+        print(f"unlearn: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("unlearn: interrupted; finished draws are stored, the same command goes on from there", file=sys.stderr)
+        return 130
+
+
+def _run(arguments: list[str]) -> int:
+    from harness import compose
+
+    if any(argument in ("--cfg", "-c", "--info", "-i", "--hydra-help", "--version") for argument in arguments):
+        return _hydra([*arguments, *([] if compose.out_of(arguments) else ["out=runs/example"])])
+    compose.check(arguments)
+    out = compose.out_of(arguments)
+    if out is None:
+        out = f"runs/{datetime.now():%Y-%m-%d_%H-%M-%S}"
+        arguments = [*arguments, f"out={out}"]
+    started = time.time()
+    code = _hydra(arguments)
+    return max(code, _finish(Path(out).expanduser(), started))
+
+
+def _hydra(arguments: list[str]) -> int:
+    import hydra
+
+    from harness.job import job
+
+    sys.argv = [sys.argv[0], *arguments]
+    os.environ.setdefault("HYDRA_FULL_ERROR", "0")
+    try:
+        hydra.main(version_base="1.3", config_path="pkg://harness.conf", config_name="unlearn")(job)()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+def _finish(out: Path, started: float) -> int:
+    """Build the board of everything in ``out``; the exit code speaks of this run only."""
+    from harness import board, results
+
+    errors = [file for file in out.glob("errors/*.txt") if file.stat().st_mtime >= started]
+    for file in sorted(errors):
+        print(f"unlearn: {file.read_text().rstrip()}", file=sys.stderr)
+    if not any(out.glob("cells/*.json")):
+        return 1
+    console = _console()
+    boards = board.rebuild(out)
+    for one in boards:
+        board.show(one, console)
+        console.print()
+    console.print(f"board and results in {out}", markup=False, highlight=False)
+    fresh = [file for file in out.glob("cells/*.json") if file.stat().st_mtime >= started - 1]
+    failed = [cell for cell in map(results.read, fresh) if cell.status == "failed"]
+    return 1 if errors or failed else 0
+
+
+def _plan(arguments: list[str]) -> int:
+    from harness import compose, plan
+
+    compose.check(arguments)
+    plan.show(compose.configurations(arguments))
+    return 0
+
+
+def _leaderboard(arguments: list[str]) -> int:
+    from harness import board
+
+    if len(arguments) > 1 or (arguments and arguments[0].startswith("-")):
+        raise UserError("usage: unlearn leaderboard [DIR]")
+    runs = sorted(Path("runs").glob("*/cells"), key=lambda cells: cells.stat().st_mtime)
+    if not arguments and not runs:
+        raise UserError("no runs/*/cells here; name the directory: unlearn leaderboard DIR")
+    console = _console()
+    for one in board.rebuild(Path(arguments[0]) if arguments else runs[-1].parent):
+        board.show(one, console)
+    return 0
+
+
+def _list(arguments: list[str]) -> int:
+    from harness import catalogue
+
+    kinds = [argument for argument in arguments if argument != "--plain"]
+    if len(kinds) > 1:
+        raise UserError("usage: unlearn list [KIND] [--plain]")
+    catalogue.show(kinds[0] if kinds else None, plain="--plain" in arguments)
+    return 0
+
+
+def _console() -> Console:
+    """A board is a wide table: never wrap it to a narrow pipe."""
+    console = Console()
+    return console if console.is_terminal else Console(width=160)
+
+
+_COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "plan": _plan,
+    "leaderboard": _leaderboard,
+    "list": _list,
+}

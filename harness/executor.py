@@ -1,0 +1,257 @@
+"""Fill pools of draws: decide what is missing, spread it over workers, survive failures of any one of them.
+
+On a CPU every draw is computed by a single-threaded worker process; on a GPU, stacks of draws are computed in this
+process. Several runs on one machine share one set of core slots, and several runs anywhere share a store: a draw that
+another process is making is waited for, not made twice.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import tempfile
+import threading
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from multiprocessing.connection import wait as wait_for
+from pathlib import Path
+from typing import Literal
+
+import torch
+from filelock import FileLock, Timeout
+
+from harness.errors import NotApplicable, UserError
+from harness.stages import Stage, Training, Unlearning
+from harness.store import Damaged, Store
+
+_CRASHES_ALLOWED = 2
+_POLL_SECONDS = 0.05
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The draws wanted of one stage."""
+
+    stage: Stage
+    draws: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a stage could not be completed. ``trace`` is for the log, ``reason`` for the board."""
+
+    status: Literal["failed", "not_applicable"]
+    reason: str
+    trace: str = ""
+
+
+@dataclass(frozen=True)
+class _Unit:
+    stage: Stage
+    draws: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    made: int
+    failure: Failure | None = None
+
+
+Report = Callable[[Stage, int], None]
+
+
+class Executor:
+    """Runs units of work for one engine. Use as a context manager: workers start when first needed."""
+
+    def __init__(self, store: Store, *, in_process: bool, workers: int, stack: int = 1) -> None:
+        """stack: how many draws a unit holds (1 unless the engine is stacked)."""
+        self.store, self.in_process, self.workers, self.stack = store, in_process, max(1, workers), max(1, stack)
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Executor:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and self._pool is not None:  # killing a worker loses at most the draw it is making
+            for process in (getattr(self._pool, "_processes", None) or {}).values():
+                process.kill()
+        self._stop()
+
+    def fill(self, pools: Sequence[Pool], report: Report = lambda stage, made: None) -> dict[str, Failure]:
+        """Compute every missing draw of ``pools``; returns the failures by stage key.
+
+        A stage that fails is abandoned at its first failing draw; the others go on, unless what failed is a training,
+        which raises UserError. Draws finished before stay stored.
+        """
+        failures: dict[str, Failure] = {}
+        for pool in pools:
+            self.store.describe(pool.stage.key, pool.stage.identity)
+        while True:
+            for level in levels(pools):  # looked at anew each round: a damaged original is made again before its heirs
+                units = [unit for pool in level if pool.stage.key not in failures for unit in self._missing(pool)]
+                if units:
+                    break
+            else:
+                return failures
+            made = self._run(units, failures, report)
+            if not made:
+                time.sleep(_POLL_SECONDS)  # what is left is being made by another process
+
+    def count_flops(self, stages: Sequence[Unlearning]) -> None:
+        """Count the operations of each stage once, on a plain model; the numbers go to the store's records."""
+        todo = [stage for stage in stages if self.store.get_record(f"flops-{stage.key}") is None]
+        if self.in_process:
+            for stage in todo:
+                _count_flops(self.store.root, stage)
+        else:
+            wait([self._workers().submit(_count_flops, self.store.root, stage) for stage in todo])
+
+    def _missing(self, pool: Pool) -> list[_Unit]:
+        missing = self.store.missing(pool.stage.key, pool.draws)
+        return [_Unit(pool.stage, tuple(missing[i : i + self.stack])) for i in range(0, len(missing), self.stack)]
+
+    def _run(self, units: list[_Unit], failures: dict[str, Failure], report: Report) -> int:
+        if self.in_process:
+            made = 0
+            for unit in units:
+                if unit.stage.key not in failures:
+                    outcome = _work(self.store.root, unit.stage, unit.draws)
+                    made += self._note(unit, outcome, failures, report)
+            return made
+        return self._run_in_workers(units, failures, report)
+
+    def _run_in_workers(self, units: list[_Unit], failures: dict[str, Failure], report: Report) -> int:
+        waiting = list(reversed(units))
+        futures: dict[Future[_Outcome], _Unit] = {}
+        crashes: Counter[tuple[str, tuple[int, ...]]] = Counter()
+        made = 0
+        while waiting or futures:
+            while waiting and len(futures) < self.workers + 1:  # one ahead, so that no worker waits for this process
+                unit = waiting.pop()
+                if unit.stage.key not in failures:
+                    futures[self._workers().submit(_work, self.store.root, unit.stage, unit.draws)] = unit
+            if not futures:
+                break
+            done, _ = wait(futures, return_when=FIRST_COMPLETED)
+            for future in done:
+                unit = futures.pop(future)
+                try:
+                    outcome = future.result()
+                except BrokenProcessPool:
+                    lost = [unit, *futures.values()]
+                    futures.clear()
+                    self._stop()
+                    for victim in lost:
+                        crashes[victim.stage.key, victim.draws] += 1
+                        if crashes[victim.stage.key, victim.draws] > _CRASHES_ALLOWED:
+                            outcome = _Outcome(0, Failure("failed", "its worker process died (killed, or out of memory?)"))
+                            self._note(victim, outcome, failures, report)
+                        else:
+                            waiting.append(victim)
+                    break
+                made += self._note(unit, outcome, failures, report)
+        return made
+
+    def _note(self, unit: _Unit, outcome: _Outcome, failures: dict[str, Failure], report: Report) -> int:
+        if outcome.failure is not None:
+            if isinstance(unit.stage, Training):
+                raise UserError(f"training the {unit.stage.role} models failed: {outcome.failure.reason}\n{outcome.failure.trace}")
+            failures.setdefault(unit.stage.key, outcome.failure)
+        if outcome.made:
+            report(unit.stage, outcome.made)
+        return outcome.made
+
+    def _workers(self) -> ProcessPoolExecutor:
+        if self._pool is None:
+            context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
+            if os.name == "posix":
+                context.set_forkserver_preload(["harness.executor"])
+            self._pool = ProcessPoolExecutor(self.workers, mp_context=context, initializer=_start_worker)
+        return self._pool
+
+    def _stop(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool = None
+
+
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to handle
+    torch.set_num_threads(1)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+
+
+def _die_with_parent() -> None:
+    """A worker whose main process was killed must not go on alone."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait_for([parent.sentinel])
+        os._exit(1)
+
+
+def _work(root: Path, stage: Stage, draws: tuple[int, ...]) -> _Outcome:
+    """Make those of ``draws`` that are missing and that nobody else is making."""
+    store = Store(root)
+    with ExitStack() as held:
+        if not stage.engine.device.startswith("cuda"):
+            held.enter_context(_core_slot())
+        mine = [draw for draw in draws if held.enter_context(store.lock(stage.key, draw))]
+        mine = store.missing(stage.key, mine)
+        if not mine:
+            return _Outcome(0)
+        try:
+            finished = stage.make(mine, store)
+        except NotApplicable as reason:
+            return _Outcome(0, Failure("not_applicable", str(reason)))
+        except Damaged:
+            return _Outcome(0)  # a parent was set aside; the next round makes it again
+        except UserError as error:
+            return _Outcome(0, Failure("failed", str(error)))
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+            return _Outcome(0, Failure("failed", f"draw {mine[0]}: {reason}", traceback.format_exc()))
+        for draw in finished:
+            store.put(stage.key, draw.index, draw.tensors, draw.facts)
+    return _Outcome(len(finished))
+
+
+def _count_flops(root: Path, stage: Unlearning) -> None:
+    store = Store(root)
+    with nullcontext() if stage.engine.device.startswith("cuda") else _core_slot():
+        store.put_record(f"flops-{stage.key}", {"flops": stage.flops(store)})
+
+
+@contextmanager
+def _core_slot() -> Iterator[None]:
+    """Hold one of the machine's core slots, shared by every run of this user on it. Slots are freed when a process dies."""
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    folder = Path(tempfile.gettempdir()) / f"unlearn-cores-{user}"
+    folder.mkdir(exist_ok=True)
+    slots = [FileLock(folder / f"{i}.lock") for i in range(os.cpu_count() or 1)]
+    while (slot := next(filter(_acquired, slots), None)) is None:
+        time.sleep(_POLL_SECONDS)
+    try:
+        yield
+    finally:
+        slot.release()
+
+
+def _acquired(lock: FileLock) -> bool:
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return False
+    return True
+
+
+def levels(pools: Sequence[Pool]) -> list[list[Pool]]:
+    """Pools in the order they must be filled: what is trained, then what starts from it."""
+    trained = [pool for pool in pools if isinstance(pool.stage, Training)]
+    return [level for level in (trained, [p for p in pools if p not in trained]) if level]

@@ -1,0 +1,38 @@
+"""One Hydra job: build the benchmark of a configuration and run it. Jobs may run in processes and on machines of their own,
+so what one of them has to say is left in ``out``: a result file per cell, or a file in ``out/errors``."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from harness.benchmark import from_config
+from harness.errors import UserError
+from harness.run import run
+from harness.seeds import seed_for
+from harness.store import Store, write_atomically
+
+
+def job(cfg: DictConfig) -> str:
+    """Returns ``ok``, ``failed`` (a cell failed) or ``error`` (there are no cells)."""
+    hydra = HydraConfig.get()
+    try:
+        store = Store()
+        benchmark = from_config(cfg, store, method_name=hydra.runtime.choices.get("method"))
+        cells = run(benchmark, store)
+    except UserError as error:
+        return _error(cfg, hydra, str(error))
+    except Exception:
+        return _error(cfg, hydra, traceback.format_exc())
+    return "failed" if any(cell.status == "failed" for cell in cells) else "ok"
+
+
+def _error(cfg: DictConfig, hydra: DictConfig, message: str) -> str:
+    overrides = " ".join(hydra.overrides.task)
+    folder = Path(cfg.out).expanduser() / "errors"
+    swept = f"{overrides}: " if hydra.mode is not None and hydra.mode.name == "MULTIRUN" else ""
+    write_atomically(folder / f"{seed_for(overrides):016x}.txt", f"{swept}{message}\n".encode())
+    return "error"

@@ -1,0 +1,227 @@
+"""Find methods, built-in or brought by the user, and turn their configuration into something that unlearns.
+
+A method is either an *ensemble method*, an object with ``unlearn(models, data, rng)`` (or a function of that signature),
+or a *plain function* ``unlearning(net, retain_loader, forget_loader, val_loader)``; see ``docs/adding-a-method.md``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import os
+import sys
+from collections.abc import Mapping
+from functools import lru_cache
+from importlib.metadata import entry_points
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Protocol
+
+from omegaconf import OmegaConf
+
+from harness.batches import Data
+from harness.ensemble import Ensemble
+from harness.errors import UserError, unknown_name
+from harness.plain import PlainFunction
+from harness.seeds import Rng
+
+ENTRY_POINTS = "unlearn.methods"
+
+
+class Method(Protocol):
+    def unlearn(self, models: Ensemble, data: Data, rng: Rng) -> None: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class MethodSpec:
+    """A method with its hyper-parameters, ready to be built in any process.
+
+    name: the row it belongs to; recipe: where the hyper-parameters come from, as printed on the board;
+    target: ``package.module.name`` or ``file.py:name``; parameters: its hyper-parameters.
+    """
+
+    name: str
+    recipe: str
+    target: str
+    parameters: Mapping[str, Any]
+
+    @property
+    def label(self) -> str:
+        return self.name
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {"target": self.target, "parameters": dict(self.parameters), "source": source_hash(self.target)}
+
+    def build(self) -> Method:
+        """Raises UserError if the target cannot be imported or does not take these hyper-parameters."""
+        target = resolve(self.target)
+        _check_parameters(self, target)
+        if inspect.isclass(target):
+            method = target(**self.parameters)
+            if not callable(getattr(method, "unlearn", None)):
+                raise UserError(f"{self.target} has no method unlearn(models, data, rng)")
+            return method
+        if _is_ensemble_function(target):
+            return _EnsembleFunction(target, self.parameters)
+        return PlainFunction(target, self.parameters)
+
+
+@dataclasses.dataclass(frozen=True)
+class _EnsembleFunction:
+    function: Any
+    parameters: Mapping[str, Any]
+
+    def unlearn(self, models: Ensemble, data: Data, rng: Rng) -> None:
+        self.function(models, data, rng, **self.parameters)
+
+
+# --- names ----------------------------------------------------------------------------------------------------------
+
+
+def available() -> list[str]:
+    """The names ``method=`` and ``methods=`` accept: built-in ones first, then those of installed plug-ins."""
+    return [*_built_in(), *sorted(set(_plugins()) - set(_built_in()))]
+
+
+def spec(name: str, *, task: str, recipe: str, changes: Mapping[str, Any] | None = None) -> MethodSpec:
+    """The method called ``name`` for the data set ``task``.
+
+    recipe: ``authors``, or ``tuned`` to use the values found for this data set where there are any (else the authors').
+    changes: hyper-parameters set by the user; they win, and the recipe's name on the board shows them.
+    """
+    node = defaults(name)
+    used = "authors"
+    if recipe == "tuned" and (tuned := _yaml("tuned", task, f"{name}.yaml")) is not None:
+        node |= tuned
+        used = "tuned"
+    return _spec(name, node, used, changes or {})
+
+
+def defaults(name: str) -> dict[str, Any]:
+    """The configuration node of a named method, with the authors' constants."""
+    if (node := _yaml("method", f"{name}.yaml")) is not None:
+        return node
+    if name not in _plugins():
+        raise unknown_name("method", name, available())
+    target = _plugins()[name]
+    parameters = inspect.signature(resolve(target)).parameters.values()
+    return {"_target_": target} | {
+        p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty and p.kind != p.VAR_KEYWORD
+    }
+
+
+def spec_of_target(node: Mapping[str, Any]) -> MethodSpec:
+    """A method given by ``method._target_=`` alone."""
+    target = str(node["_target_"])
+    name = target.rpartition(":")[2].rpartition(".")[2]
+    return _spec(name, {"_target_": target}, "own", {k: v for k, v in node.items() if k != "_target_"})
+
+
+def _spec(name: str, node: dict[str, Any], recipe: str, changes: Mapping[str, Any]) -> MethodSpec:
+    parameters = {key: value for key, value in node.items() if key != "_target_"}
+    changed = {key: value for key, value in changes.items() if key not in parameters or parameters[key] != value}
+    if changed:
+        recipe += " " + " ".join(f"{key}={value}" for key, value in sorted(changed.items()))
+    return MethodSpec(name, recipe, node["_target_"], parameters | changed)
+
+
+def _built_in() -> list[str]:
+    folder = files("harness.conf") / "method"
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+@lru_cache(maxsize=1)
+def _plugins() -> dict[str, str]:
+    return {point.name: point.value.replace(":", ".") for point in entry_points(group=ENTRY_POINTS)}
+
+
+def _yaml(*parts: str) -> dict[str, Any] | None:
+    file = files("harness.conf").joinpath(*parts)
+    if not file.is_file():
+        return None
+    return OmegaConf.to_container(OmegaConf.create(file.read_text()), resolve=True)  # type: ignore[return-value]
+
+
+# --- targets --------------------------------------------------------------------------------------------------------
+
+
+def resolve(target: str) -> Any:
+    """The object behind ``package.module.name`` or ``path/file.py:name``. The current directory is importable, last."""
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.append(os.getcwd())
+    module = _module(target)
+    name = _attribute(target)
+    if not hasattr(module, name):
+        known = [n for n, value in vars(module).items() if callable(value) and not n.startswith("_")]
+        raise unknown_name(f"name in {module.__name__}", name, known)
+    found = getattr(module, name)
+    if not callable(found):
+        raise UserError(f"method._target_={target} is a {type(found).__name__}; expected a class or a function")
+    return found
+
+
+def source_hash(target: str) -> str:
+    """SHA-256 of the file that defines the target, so that an edited method is never served from the store."""
+    module = _module(target)
+    source = getattr(module, "__file__", None)
+    return hashlib.sha256(Path(source).read_bytes()).hexdigest()[:16] if source else "built-in"
+
+
+def _module(target: str) -> Any:
+    if ":" in target:
+        return _module_of_file(target.rpartition(":")[0])
+    package = target.rpartition(".")[0]
+    if not package:
+        raise UserError(f"method._target_={target}: expected package.module.name or path/file.py:name")
+    try:
+        return importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        if error.name and (package == error.name or package.startswith(f"{error.name}.")):
+            raise UserError(f"method._target_={target}: no module named '{error.name}' (looked in {os.getcwd()} too)") from None
+        raise UserError(f"method._target_={target}: importing {package} failed: {error}") from error
+
+
+def _module_of_file(path: str) -> Any:
+    file = Path(path).expanduser().resolve()
+    name = f"unlearn_plugin_{hashlib.sha256(str(file).encode()).hexdigest()[:12]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    if not file.is_file():
+        raise UserError(f"method._target_={path}:...: no such file")
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise UserError(f"method._target_={path}:...: not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _attribute(target: str) -> str:
+    return target.rpartition(":")[2] if ":" in target else target.rpartition(".")[2]
+
+
+def _is_ensemble_function(function: Any) -> bool:
+    return list(inspect.signature(function).parameters)[:3] == ["models", "data", "rng"]
+
+
+def _check_parameters(spec: MethodSpec, target: Any) -> None:
+    signature = inspect.signature(target)
+    if any(p.kind == p.VAR_KEYWORD for p in signature.parameters.values()):
+        return
+    skip = 0 if inspect.isclass(target) else 3 if _is_ensemble_function(target) else 4
+    known = list(signature.parameters)[skip:]
+    for key in spec.parameters:
+        if key not in known:
+            raise unknown_name(f"hyper-parameter of {spec.name}", key, known)
+    required = [n for n in known if signature.parameters[n].default is inspect.Parameter.empty]
+    if missing := [name for name in required if name not in spec.parameters]:
+        raise UserError(f"{spec.name} needs a value for {', '.join(missing)}: add +method.{missing[0]}=...")

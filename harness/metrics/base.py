@@ -1,0 +1,192 @@
+"""What a metric is: a name, columns for the board, and a function of the draws of two kinds of model."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Column", "Draws", "FunctionMetric", "Metric", "available", "get_metrics", "metric"]
+
+ENTRY_POINT_GROUP = "unlearn.metrics"
+
+# Name → where it lives. Loaded when asked for: a metric may need a heavy library.
+_BUILT_IN = {
+    "official": "harness.metrics.official:official",
+    "ks": "harness.metrics.ks:ks",
+    "kl": "harness.metrics.kl:kl",
+    "accuracy": "harness.metrics.accuracy:accuracy",
+}
+
+_NEEDS = frozenset({"confidences", "logits", "accuracy"})
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What N draws of one kind of model (unlearned, retrained, original) say.
+
+    Attributes:
+        confidences: [N, S] float64, logit-scaled confidence of the true class of every forget example.
+        logits: [N, S, C] on the forget set, or None where they were not kept.
+        accuracy: per part of the data (``retain``, ``forget``, ``test``, ``valid``) an array [N] of fractions.
+
+    Raises:
+        ValueError: the arrays do not speak of the same number of draws or examples.
+    """
+
+    confidences: NDArray[np.float64]
+    logits: NDArray[np.floating] | None
+    accuracy: Mapping[str, NDArray[np.float64]]
+
+    def __post_init__(self) -> None:
+        if self.confidences.ndim != 2:
+            raise ValueError(f"confidences must have shape [N, S], got {list(self.confidences.shape)}")
+        if self.logits is not None and (self.logits.ndim != 3 or self.logits.shape[:2] != self.confidences.shape):
+            raise ValueError(
+                f"logits must have shape [N, S, C] with [N, S] = {list(self.confidences.shape)}, "
+                f"got {list(self.logits.shape)}"
+            )
+        for part, fractions in self.accuracy.items():
+            if np.shape(fractions) != (self.n,):
+                raise ValueError(f"accuracy[{part!r}] must have shape [{self.n}], got {list(np.shape(fractions))}")
+
+    @property
+    def n(self) -> int:
+        """Number of draws, N."""
+        return self.confidences.shape[0]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One number of a metric, as the board prints and explains it.
+
+    Attributes:
+        name: column name, unique on a board.
+        direction: which way is better; ``closer`` = closer to the ideal, or to the retrained models' value.
+        ideal: the value of a perfect method, or None where it must be measured (meaning says how).
+        range: smallest and largest possible value.
+        meaning: one line for the reader of the board.
+        null: whether a null value (retrained against retrained) is worth printing beside it.
+    """
+
+    name: str
+    direction: Literal["higher", "lower", "closer"]
+    ideal: float | None
+    range: tuple[float, float]
+    meaning: str
+    null: bool = True
+
+
+class Metric(Protocol):
+    """Anything with these four attributes is a metric; :func:`metric` makes one of a function."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def columns(self) -> tuple[Column, ...]: ...
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Which fields of :class:`Draws` are read: a subset of confidences, logits, accuracy."""
+        ...
+
+    def compute(self, *, unlearned: Draws, retrained: Draws) -> dict[str, float]:
+        """One value per column, keyed by the column's name; NaN where this N does not allow one."""
+        ...
+
+
+class _Compute(Protocol):
+    def __call__(self, *, unlearned: Draws, retrained: Draws) -> dict[str, float]: ...
+
+
+@dataclass(frozen=True)
+class FunctionMetric:
+    """A metric made of one function; see :func:`metric`."""
+
+    name: str
+    needs: frozenset[str]
+    columns: tuple[Column, ...]
+    function: _Compute
+
+    def compute(self, *, unlearned: Draws, retrained: Draws) -> dict[str, float]:
+        """Call the function, and check that it fills exactly the declared columns."""
+        if "logits" in self.needs and (unlearned.logits is None or retrained.logits is None):
+            raise ValueError(f"metric {self.name!r} needs the logits of the forget set, which were not kept")
+        values = self.function(unlearned=unlearned, retrained=retrained)
+        declared = {column.name for column in self.columns}
+        if set(values) != declared:
+            raise ValueError(f"metric {self.name!r} declares columns {sorted(declared)} but gave {sorted(values)}")
+        return values
+
+
+def metric(*, name: str, needs: Iterable[str], columns: Sequence[Column]) -> Callable[[_Compute], FunctionMetric]:
+    """Declare a function ``f(*, unlearned: Draws, retrained: Draws) -> dict[str, float]`` as a metric.
+
+    Raises:
+        ValueError: an unknown need, or two columns of one name.
+    """
+    unknown = set(needs) - _NEEDS
+    if unknown:
+        raise ValueError(f"metric {name!r} needs {sorted(unknown)}; draws have {sorted(_NEEDS)}")
+    names = [column.name for column in columns]
+    if len(set(names)) != len(names):
+        raise ValueError(f"metric {name!r} declares a column twice: {names}")
+
+    def declare(function: _Compute) -> FunctionMetric:
+        return FunctionMetric(name=name, needs=frozenset(needs), columns=tuple(columns), function=function)
+
+    return declare
+
+
+def available() -> list[str]:
+    """Names of all metrics, built-in and from installed packages (entry points in group ``unlearn.metrics``)."""
+    return sorted({*_BUILT_IN, *_plug_ins()})
+
+
+def get_metrics(names: Sequence[str]) -> list[Metric]:
+    """Load metrics by name, in the order given.
+
+    Raises:
+        ValueError: a name is unknown (with the nearest known one), given twice, or claimed by a built-in and a package.
+        TypeError: one string instead of a list, or a plug-in that is not a metric.
+    """
+    if isinstance(names, str):
+        raise TypeError(f"names must be a list of metric names, got the string {names!r}")
+    twice = sorted({name for name in names if list(names).count(name) > 1})
+    if twice:
+        raise ValueError(f"metric given twice: {', '.join(twice)}")
+    plug_ins = _plug_ins()
+    return [_load(name, plug_ins) for name in names]
+
+
+def _plug_ins() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
+
+
+def _load(name: str, plug_ins: Mapping[str, EntryPoint]) -> Metric:
+    if name in _BUILT_IN and name in plug_ins:
+        raise ValueError(
+            f"metric {name!r} is built in, but {plug_ins[name].value} claims the name too: rename that one"
+        )
+    if name in _BUILT_IN:
+        module, _, attribute = _BUILT_IN[name].partition(":")
+        found = getattr(import_module(module), attribute)
+    elif name in plug_ins:
+        found = plug_ins[name].load()
+    else:
+        known = sorted({*_BUILT_IN, *plug_ins})
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+        raise ValueError(f"unknown metric {name!r}; {hint}")
+    missing = [part for part in ("name", "columns", "needs", "compute") if not hasattr(found, part)]
+    if missing:
+        raise TypeError(f"metric {name!r} ({found!r}) lacks {', '.join(missing)}; declare it with @metric")
+    loaded: Metric = found
+    return loaded

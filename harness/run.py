@@ -1,0 +1,165 @@
+"""Run a benchmark: fill its pools, score its cells, write one result file each."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+from harness import results, scoring
+from harness.benchmark import Benchmark
+from harness.executor import Executor, Failure
+from harness.plain import PlainFunction
+from harness.progress import Progress
+from harness.results import CellResult, Cost, ProtocolInfo, TaskInfo
+from harness.scoring import Outputs
+from harness.stages import Unlearning
+from harness.stacksize import stack_size
+from harness.store import Damaged, Store
+
+ESTIMATOR = "official"
+
+
+def run(benchmark: Benchmark, store: Store, *, quiet: bool = False) -> list[CellResult]:
+    """Compute what is missing and write a result for every cell, failed ones included; returns the results."""
+    while True:
+        failures = _fill(benchmark, store, quiet)
+        try:
+            return _score(benchmark, store, failures)
+        except Damaged:
+            continue  # set aside by the store; made again
+
+
+def _fill(benchmark: Benchmark, store: Store, quiet: bool) -> dict[str, Failure]:
+    engine = benchmark.engine
+    pools = benchmark.pools()
+    on_gpu = engine.device.startswith("cuda")
+    stack = benchmark.stack or stack_size(benchmark.originals, store) if engine.stacked else 1
+    with (
+        Executor(store, in_process=on_gpu, workers=benchmark.workers, stack=stack) as executor,
+        Progress(pools, store, quiet=quiet) as progress,
+    ):
+        failures = executor.fill(pools, progress.report)
+        progress.message("counting operations")
+        executor.count_flops([stage for stage in benchmark.unlearned if stage.key not in failures])
+    for key, failure in failures.items():
+        name = next(stage.name for stage in benchmark.unlearned if stage.key == key)
+        progress.log(f"{name}: {failure.status}: {failure.reason}\n{failure.trace}".rstrip())
+    return failures
+
+
+def _score(benchmark: Benchmark, store: Store, failures: dict[str, Failure]) -> list[CellResult]:
+    protocol, task = benchmark.protocol, benchmark.task
+    written = []
+    for experiment in range(protocol.experiments):
+        draws = protocol.of_experiment(experiment)
+        retrained = scoring.load(store, benchmark.retrained, draws, task)
+        warnings = scoring.sanity_warnings(task, retrained.draws)
+        found = {
+            stage.key: scoring.load(store, stage, draws, task)
+            for stage in benchmark.unlearned
+            if stage.key not in failures
+        }
+        nulls = _nulls(benchmark, retrained, found)
+        for stage in benchmark.unlearned:
+            result = _cell(benchmark, stage, experiment)
+            result.warnings = list(warnings)
+            result.retrained_accuracy = {name: float(a.mean()) for name, a in retrained.draws.accuracy.items()}
+            outputs = found.get(stage.key)
+            if outputs is None:
+                result.status, result.reason = failures[stage.key].status, failures[stage.key].reason
+            elif outputs.nan_draws > scoring.NAN_SHARE_ALLOWED * protocol.n:
+                result.status = "failed"
+                result.reason = f"{outputs.nan_draws} of {protocol.n} draws have NaN outputs (at most 10 % may)"
+                result.nan_draws = outputs.nan_draws
+            else:
+                scores = scoring.score(benchmark.metrics, unlearned=outputs.draws, retrained=retrained.draws)
+                result.metrics = scoring.values(scores, nulls)
+                result.nan_draws = outputs.nan_draws
+                result.cost = _cost(benchmark, store, stage, outputs, retrained)
+                result.warnings += _notes(benchmark, outputs)
+            results.write(benchmark.out / "cells", _file_name(result), result, _arrays(outputs, retrained))
+            written.append(result)
+    return written
+
+
+def _nulls(benchmark: Benchmark, retrained: Outputs, found: dict[str, Outputs]) -> dict[str, results.Null]:
+    """From the reference pool and the ceiling row, an independent pool of retrained models."""
+    ceiling = next((s for s in benchmark.unlearned if s.method.name == benchmark.ceiling and s.key in found), None)
+    if ceiling is None:
+        return {}
+    independent = found[ceiling.key].draws
+    return scoring.null_values(benchmark.metrics, retrained.draws, independent, seed=benchmark.seeds["evaluate"])
+
+
+def _notes(benchmark: Benchmark, outputs: Outputs) -> list[str]:
+    notes = []
+    if benchmark.protocol.n < 8:
+        notes.append(f"N = {benchmark.protocol.n} < 8: the ε bins say nothing, forgetting quality and score are left empty")
+    if outputs.nan_draws:
+        notes.append(f"{outputs.nan_draws} draws have NaN outputs and count as the worst")
+    return notes
+
+
+def _cell(benchmark: Benchmark, stage: Unlearning, experiment: int) -> CellResult:
+    task, protocol, method = benchmark.task, benchmark.protocol, stage.method
+    return CellResult(
+        method=method.name,
+        recipe=method.recipe,
+        target=method.target,
+        parameters=dict(method.parameters),
+        task=TaskInfo(
+            name=task.name,
+            forget_kind=task.forget_kind,
+            hash=task.hash,
+            classes=task.classes,
+            sizes=task.sizes(),
+            split_seed=benchmark.split_seed,
+            notes=dict(task.notes),
+        ),
+        model=benchmark.model,
+        training=vars(benchmark.recipe),
+        protocol=ProtocolInfo(
+            kind=protocol.kind, n=protocol.n, experiments=protocol.experiments, experiment=experiment
+        ),
+        seeds=benchmark.seeds,
+        ceiling=method.name == benchmark.ceiling,
+        status="ok",
+        estimator=ESTIMATOR,
+        numeric_class=benchmark.engine.numeric_class(benchmark.recipe.precision),
+        environment=results.environment(),
+        created=results.now(),
+    )
+
+
+def _cost(benchmark: Benchmark, store: Store, stage: Unlearning, outputs: Outputs, retrained: Outputs) -> Cost:
+    seconds, retraining = float(np.median(outputs.seconds)), float(np.median(retrained.seconds))
+    ratio = seconds / retraining
+    record = store.get_record(f"flops-{stage.key}")
+    return Cost(
+        seconds_per_model=seconds,
+        retraining_seconds=retraining,
+        ratio=ratio,
+        flops=record["flops"] if record else None,
+        over_limit=ratio > benchmark.cost_limit and stage.method.name != benchmark.ceiling,
+        comparable=not isinstance(stage.method.build(), PlainFunction),
+    )
+
+
+def _arrays(outputs: Outputs | None, retrained: Outputs) -> dict[str, np.ndarray]:
+    if outputs is None:
+        return {}
+    arrays = {}
+    for name, found in (("unlearned", outputs), ("retrained", retrained)):
+        arrays[f"{name}_confidences"] = found.draws.confidences.astype(np.float32)
+        arrays |= {f"{name}_accuracy_{split}": a.astype(np.float32) for split, a in found.draws.accuracy.items()}
+        arrays[f"{name}_seconds"] = found.seconds
+    return arrays
+
+
+def _file_name(result: CellResult) -> str:
+    identity = results.dumps([result.parameters, result.target, result.task.hash, result.model, result.training, result.seeds])
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
+    protocol = result.protocol
+    experiment = f"-e{protocol.experiment}" if protocol.experiments > 1 else ""
+    return f"{result.task.name}-{result.task.forget_kind}-{protocol.kind}-n{protocol.n}{experiment}-{result.method}-{digest}"

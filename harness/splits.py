@@ -1,0 +1,233 @@
+"""From a source to a task: carve test and valid, choose the forget set, keep byte-identical images together.
+
+Splits depend on the split seed alone. Images are moved in *units* that must not be torn apart: all images of a person
+where the data has groups, otherwise all copies of one image.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from harness.errors import UserError, unknown_name
+from harness.seeds import seed_for
+from harness.task import Source, Task
+
+RETAIN_SAMPLE = 500  # outputs on this many retain images are recorded: enough for an accuracy to ±2 %, small enough to keep
+
+
+def make_task(
+    source: Source,
+    *,
+    forget: Mapping[str, Any],
+    split_seed: int,
+    train_limit: int | None = None,
+    test_limit: int | None = None,
+    valid_fraction: float = 0.1,
+    test_fraction: float = 0.2,
+    label_noise: float = 0.0,
+    normalise: bool = True,
+) -> Task:
+    """Split ``source`` and choose its forget set.
+
+    forget: ``{"kind": random | class | groups | mislabelled, ...}`` with the kind's own keys (see ``_FORGET``).
+    train_limit, test_limit: at most that many images in retain + forget, and in test; None for no limit. Where the data has
+    groups, whole groups are taken, so the training set is the largest that does not exceed the limit.
+    valid_fraction: of the size of the training set. test_fraction: of all images, where no official test set exists.
+    label_noise: the share of *all* images, whatever split they end in, that get a uniformly drawn wrong label.
+    normalise: scale every channel to mean 0 and standard deviation 1 over train + valid; otherwise raw values.
+
+    Raises UserError for an empty retain or forget set and for sizes that cannot be met.
+    """
+    rng = np.random.default_rng(seed_for("split", split_seed, source.name))
+    copies = _copies(source.images)
+    labels = _with_label_noise(source.labels, source.classes, label_noise, copies, rng)
+
+    units = _units(copies if source.groups is None else source.groups)
+    if source.official_test is not None:
+        test = _limited(rng.permutation(np.flatnonzero(source.official_test)), test_limit)
+        units = [kept for unit in units if len(kept := unit[~source.official_test[unit]])]
+    units = [units[i] for i in rng.permutation(len(units))]
+    if source.official_test is None:
+        wanted = round(test_fraction * len(labels)) if test_limit is None else test_limit
+        test, units = _take(units, wanted, exact=source.groups is None)
+    room = sum(map(len, units))
+    wanted = min(room, train_limit * (1 + valid_fraction)) if train_limit else room
+    valid, units = _take(units, round(wanted * valid_fraction / (1 + valid_fraction)), exact=source.groups is None)
+    train, _ = _take(units, train_limit or room, exact=source.groups is None)
+
+    kind = str(forget.get("kind"))
+    if kind not in _FORGET:
+        raise unknown_name("forget set", kind, _FORGET)
+    options = {key: value for key, value in forget.items() if key != "kind"}
+    chosen, labels = _FORGET[kind](_Candidates(train, labels, source, copies, rng), **options)
+    is_forget = np.zeros(len(labels), bool)
+    is_forget[chosen] = True
+    retain = train[~is_forget[train]]
+    twins = np.isin(copies[retain], copies[chosen])  # copies of forget images under another class or person
+    retain = retain[~twins]
+    if not len(chosen) or not len(retain):
+        empty = "retain" if len(chosen) else "forget"
+        raise UserError(f"forget={kind} leaves the {empty} set empty: {len(train)} training images, {len(chosen)} chosen")
+    if not len(valid) or not len(test):
+        raise UserError(f"the valid ({len(valid)}) and test ({len(test)}) sets must not be empty: raise their fractions")
+
+    mean, std = _moments(source.images[np.concatenate([train, valid])]) if normalise else _raw(source.images.shape[-1])
+    notes = {
+        **source.notes,
+        "copies_across_official_test": int(np.isin(copies[test], copies[train]).sum()),
+        "copies_left_out_of_retain": int(twins.sum()),
+    }
+    splits = {"retain": retain, "forget": np.asarray(chosen), "valid": valid, "test": test}
+    return _compact(source, labels, splits, mean, std, kind, notes, rng)
+
+
+class _Candidates:
+    """What a forget-set rule may look at."""
+
+    def __init__(
+        self, train: np.ndarray, labels: np.ndarray, source: Source, copies: np.ndarray, rng: np.random.Generator
+    ) -> None:
+        self.train, self.labels, self.source, self.copies, self.rng = train, labels, source, copies, rng
+
+
+def _forget_random(of: _Candidates, *, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """``forget.n`` training images, copies of one image together."""
+    _check_size("forget.n", n, len(of.train), "training images")
+    units = _units(of.copies[of.train])
+    chosen, _ = _take([of.train[units[i]] for i in of.rng.permutation(len(units))], n, exact=True)
+    return chosen, of.labels
+
+
+def _forget_class(of: _Candidates, *, label: int) -> tuple[np.ndarray, np.ndarray]:
+    """All training images of class ``forget.label``."""
+    if not 0 <= label < of.source.classes:
+        raise UserError(f"forget.label={label}: expected a class from 0 to {of.source.classes - 1}")
+    return of.train[of.labels[of.train] == label], of.labels
+
+
+def _forget_groups(of: _Candidates, *, n: int, ids: Sequence[int] | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """All training images of ``forget.n`` people drawn at random, or of the people listed in ``forget.ids``."""
+    if of.source.groups is None:
+        raise UserError(f"forget=groups needs data with group ids (writers, subjects); '{of.source.name}' has none")
+    groups = of.source.groups[of.train]
+    present = np.unique(groups)
+    if ids is None:
+        _check_size("forget.n", n, len(present), "groups in the training set")
+        ids = of.rng.choice(present, n, replace=False).tolist()
+    elif missing := sorted(set(ids) - set(present.tolist())):
+        raise UserError(f"forget.ids: no training images of groups {missing[:10]} (data.train_limit leaves {len(present)})")
+    return of.train[np.isin(groups, list(ids))], of.labels
+
+
+def _forget_mislabelled(of: _Candidates, *, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """``forget.n`` training images given a wrong label, drawn uniformly; that label is the one trained on and scored."""
+    chosen, labels = _forget_random(of, n=n)
+    labels = labels.copy()
+    labels[chosen] = (labels[chosen] + of.rng.integers(1, of.source.classes, len(chosen))) % of.source.classes
+    return chosen, labels
+
+
+_FORGET = {
+    "random": _forget_random,
+    "class": _forget_class,
+    "groups": _forget_groups,
+    "mislabelled": _forget_mislabelled,
+}
+
+
+def _check_size(key: str, n: int, available: int, what: str) -> None:
+    if not 0 < n < available:
+        raise UserError(f"{key}={n}: expected 1 to {available - 1} (there are {available} {what})")
+
+
+def _copies(images: np.ndarray) -> np.ndarray:
+    """For each image, the index of the first one that is byte-identical with it, int64 [n]."""
+    flat = np.ascontiguousarray(images).reshape(len(images), -1)
+    digests = [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in flat]
+    first: dict[bytes, int] = {}
+    return np.array([first.setdefault(digest, i) for i, digest in enumerate(digests)], np.int64)
+
+
+def _units(keys: np.ndarray) -> list[np.ndarray]:
+    """Positions that share a key, one array per key."""
+    order = np.argsort(keys, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(keys[order])) + 1) if len(order) else []
+
+
+def _take(units: list[np.ndarray], wanted: float, *, exact: bool) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Whole units from the front, at most ``wanted`` images; with ``exact``, units that no longer fit are skipped."""
+    taken: list[np.ndarray] = []
+    left: list[np.ndarray] = []
+    size = 0
+    for position, unit in enumerate(units):
+        if size + len(unit) <= wanted:
+            taken.append(unit)
+            size += len(unit)
+        elif exact and size < wanted:
+            left.append(unit)
+        else:
+            left.extend(units[position:])
+            break
+    return (np.concatenate(taken) if taken else np.array([], np.int64)), left
+
+
+def _limited(indices: np.ndarray, limit: int | None) -> np.ndarray:
+    return indices if limit is None else indices[:limit]
+
+
+def _with_label_noise(
+    labels: np.ndarray, classes: int, share: float, copies: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    if not 0 <= share < 1:
+        raise UserError(f"data.label_noise={share}: expected a share from 0 up to, but not including, 1")
+    if share == 0:
+        return labels
+    noisy = rng.random(len(labels)) < share
+    shift = rng.integers(1, classes, len(labels))
+    return np.where(noisy[copies], (labels + shift[copies]) % classes, labels)  # copies of an image change alike
+
+
+def _moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    values = images.reshape(-1, images.shape[-1])
+    mean, std = values.mean(0, dtype=np.float64), values.std(0, dtype=np.float64)
+    # Rounded so that the task hash does not depend on a machine's order of summation.
+    return np.round(mean, 4).astype(np.float32), np.round(np.maximum(std, 1e-3), 4).astype(np.float32)
+
+
+def _raw(channels: int) -> tuple[np.ndarray, np.ndarray]:
+    return np.zeros(channels, np.float32), np.ones(channels, np.float32)
+
+
+def _compact(
+    source: Source,
+    labels: np.ndarray,
+    splits: dict[str, np.ndarray],
+    mean: np.ndarray,
+    std: np.ndarray,
+    kind: str,
+    notes: dict[str, Any],
+    rng: np.random.Generator,
+) -> Task:
+    """Keep only the images that are in a split, and renumber."""
+    splits = {name: np.sort(indices) for name, indices in splits.items()}
+    used = np.sort(np.concatenate(list(splits.values())))
+    splits = {name: np.searchsorted(used, indices) for name, indices in splits.items()}
+    sample = np.sort(rng.permutation(splits["retain"])[:RETAIN_SAMPLE])
+    return Task(
+        name=source.name,
+        forget_kind=kind,
+        classes=source.classes,
+        images=source.images[used],
+        labels=labels[used].astype(np.int64),
+        groups=None if source.groups is None else source.groups[used],
+        splits=splits,
+        retain_sample=sample,
+        mean=mean,
+        std=std,
+        source_index=used,
+        notes=notes,
+    )

@@ -1,0 +1,12 @@
+"""Doing nothing: the original models as they are. The floor every method is read against."""
+
+from __future__ import annotations
+
+from harness.batches import Data
+from harness.ensemble import Ensemble
+from harness.seeds import Rng
+
+
+class Identity:
+    def unlearn(self, models: Ensemble, data: Data, rng: Rng) -> None:
+        pass

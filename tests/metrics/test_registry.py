@@ -1,0 +1,122 @@
+"""Finding metrics by name, declaring new ones, and the shape of what they are given."""
+
+from importlib.metadata import EntryPoint
+
+import numpy as np
+import pytest
+
+from harness.metrics import Column, Draws, available, base, get_metrics
+from harness.metrics.base import FunctionMetric, metric
+
+COLUMN = Column(name="spread", direction="closer", ideal=1.0, range=(0.0, 9.0), meaning="ratio of spreads")
+
+
+@metric(name="spread", needs={"confidences"}, columns=(COLUMN,))
+def spread(*, unlearned, retrained):
+    return {"spread": float(unlearned.confidences.std() / retrained.confidences.std())}
+
+
+def draws(n=4, s=3):
+    return Draws(confidences=np.arange(float(n * s)).reshape(n, s), logits=None, accuracy={"test": np.ones(n)})
+
+
+@pytest.fixture
+def plug_in(monkeypatch):
+    """Pretend that an installed package offers metrics under these names."""
+
+    def install(**places):
+        points = [EntryPoint(name=name, value=value, group=base.ENTRY_POINT_GROUP) for name, value in places.items()]
+        monkeypatch.setattr(base, "entry_points", lambda *, group: points if group == base.ENTRY_POINT_GROUP else [])
+
+    return install
+
+
+def test_built_ins():
+    assert {"official", "ks", "kl", "accuracy"} <= set(available())
+    assert [m.name for m in get_metrics(["kl", "official", "ks", "accuracy"])] == ["kl", "official", "ks", "accuracy"]
+    assert get_metrics([]) == []
+
+
+def test_columns_are_explained_and_unique():
+    columns = [column for m in get_metrics(["official", "ks", "kl", "accuracy"]) for column in m.columns]
+    names = [column.name for column in columns]
+    assert len(set(names)) == len(names)
+    for column in columns:
+        assert column.meaning
+        assert "\n" not in column.meaning
+        assert column.range[0] < column.range[1]
+        assert column.ideal is None or column.range[0] <= column.ideal <= column.range[1]
+
+
+def test_unknown_name_suggests_a_near_one():
+    with pytest.raises(ValueError, match="unknown metric 'offical'; did you mean 'official'"):
+        get_metrics(["ks", "offical"])
+    with pytest.raises(ValueError, match=r"unknown metric 'zzzzz'; known: accuracy, .*official"):
+        get_metrics(["zzzzz"])
+
+
+def test_a_string_is_not_a_list():
+    with pytest.raises(TypeError, match="got the string 'ks'"):
+        get_metrics("ks")
+
+
+def test_twice():
+    with pytest.raises(ValueError, match="given twice: ks"):
+        get_metrics(["ks", "kl", "ks"])
+
+
+def test_plug_in(plug_in):
+    plug_in(spread=f"{__name__}:spread")
+    assert "spread" in available()
+    (found,) = get_metrics(["spread"])
+    assert found.name == "spread"
+    assert found.compute(unlearned=draws(), retrained=draws()) == {"spread": 1.0}
+
+
+def test_plug_in_that_is_no_metric(plug_in):
+    plug_in(odd="math:pi")
+    with pytest.raises(TypeError, match=r"'odd' .* lacks name, columns, needs, compute"):
+        get_metrics(["odd"])
+
+
+def test_plug_in_must_not_take_a_built_in_name(plug_in):
+    plug_in(ks="elsewhere:ks")
+    assert [m.name for m in get_metrics(["kl"])] == ["kl"]  # the others are not affected
+    with pytest.raises(ValueError, match="'ks' is built in, but elsewhere:ks"):
+        get_metrics(["ks"])
+
+
+def test_declaration():
+    assert isinstance(spread, FunctionMetric)
+    assert spread.needs == frozenset({"confidences"})
+    with pytest.raises(ValueError, match=r"needs \['weights'\]"):
+        metric(name="m", needs={"weights"}, columns=(COLUMN,))
+    with pytest.raises(ValueError, match="declares a column twice"):
+        metric(name="m", needs=(), columns=(COLUMN, COLUMN))
+
+
+def test_undeclared_values_are_refused():
+    wrong = metric(name="m", needs=(), columns=(COLUMN,))(lambda *, unlearned, retrained: {"other": 1.0})
+    with pytest.raises(ValueError, match=r"declares columns \['spread'\] but gave \['other'\]"):
+        wrong.compute(unlearned=draws(), retrained=draws())
+
+
+def test_missing_logits_are_named():
+    needy = metric(name="m", needs={"logits"}, columns=(COLUMN,))(lambda *, unlearned, retrained: {"spread": 1.0})
+    with pytest.raises(ValueError, match="needs the logits"):
+        needy.compute(unlearned=draws(), retrained=draws())
+
+
+def test_samples_must_be_named():
+    with pytest.raises(TypeError):
+        spread.compute(draws(), draws())
+
+
+def test_draws():
+    assert draws(n=5).n == 5
+    with pytest.raises(ValueError, match=r"confidences must have shape \[N, S\]"):
+        Draws(confidences=np.zeros(3), logits=None, accuracy={})
+    with pytest.raises(ValueError, match="logits must have shape"):
+        Draws(confidences=np.zeros((3, 2)), logits=np.zeros((3, 4, 5)), accuracy={})
+    with pytest.raises(ValueError, match=r"accuracy\['test'\] must have shape \[3\]"):
+        Draws(confidences=np.zeros((3, 2)), logits=None, accuracy={"test": np.zeros(2)})
