@@ -79,7 +79,9 @@ class Split:
         """How many batches one pass has."""
         return len(_bounds(len(self), size))
 
-    def batches(self, size: int, *, shuffle: bool = True, augment: Augment | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(
+        self, size: int, *, shuffle: bool = True, augment: Augment | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """One pass: x [*lead, B, C, H, W] and y [*lead, B]. A last batch of one image is merged into the one before."""
         order = self._shuffled() if shuffle else self._expanded()
         for start, stop in _bounds(len(self), size):

@@ -138,7 +138,7 @@ def _methods(
         raise unknown_name("recipe", str(recipe), ("tuned", "authors"))
     reference_specs = [registry.spec(name, task=task, recipe=recipe) for name in references]
     node = config["method"]
-    if node:
+    if node.get("_target_"):
         if name:
             chosen = [registry.spec(name, task=task, recipe=recipe, changes=_changes(name, node))]
         else:
@@ -160,7 +160,10 @@ def _changes(name: str, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _metrics(names: Any) -> list[Metric]:
-    return get_metrics([names] if isinstance(names, str) else list(names))
+    try:
+        return get_metrics([names] if isinstance(names, str) else list(names))
+    except ValueError as error:
+        raise UserError(f"metrics: {error}") from error
 
 
 def _device(name: str) -> str:

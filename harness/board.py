@@ -41,7 +41,18 @@ COLUMNS = [
     "seconds_per_model",
     "cost_ratio",
 ]
-_LAST = ["flops", "flops_ratio", "over_limit", "comparable_cost", "nan_draws", "reason", "model", "estimator", "task_hash", "board"]
+_LAST = [
+    "flops",
+    "flops_ratio",
+    "over_limit",
+    "comparable_cost",
+    "nan_draws",
+    "reason",
+    "model",
+    "estimator",
+    "task_hash",
+    "board",
+]
 
 
 @dataclass(frozen=True)
@@ -258,7 +269,10 @@ def _footnotes(board: Board) -> list[str]:
     notes = []
     if board.nulls:
         shown = [n for n in ("score", "forgetting_quality", "ks_rejected", "kl") if n in board.nulls]
-        texts = [f"{_HEADINGS[n]} {board.nulls[n][0]:.3g} ({board.nulls[n][1]:.3g} to {board.nulls[n][2]:.3g})" for n in shown]
+        texts = [
+            f"{_HEADINGS[n]} {board.nulls[n][0]:.3g} ({board.nulls[n][1]:.3g} to {board.nulls[n][2]:.3g})"
+            for n in shown
+        ]
         notes.append("null, retrained against retrained at this N, mean and central 95 %: " + ", ".join(texts))
     for _, row in rows[rows["status"] != "ok"].iterrows():
         notes.append(f"{row['method']}: {row['status'].replace('_', ' ')}: {row['reason']}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+from functools import lru_cache
+from importlib.metadata import entry_points
 from importlib.resources import files
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from rich.table import Table
 
 from harness.errors import unknown_name
 
+METHOD_ENTRY_POINTS = "unlearn.methods"
 _GROUPS = ("data", "forget", "model", "train", "protocol", "method", "experiment")
 _KINDS = {
     "methods": "method",
@@ -32,18 +35,20 @@ def own_groups() -> tuple[str, ...]:
 
 def names(group: str) -> list[str]:
     """The members of a group; methods include installed plug-ins."""
-    if group == "method":
-        from harness import methods
-
-        return methods.available()
     if group == "metrics":
         from harness import metrics
 
         return metrics.available()
     folder = files("harness.conf") / group
-    if not folder.is_dir():
-        return []
-    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    files_here = folder.iterdir() if folder.is_dir() else ()
+    own = {entry.name.removesuffix(".yaml") for entry in files_here if entry.name.endswith(".yaml")}
+    return sorted(own | set(plugins()) if group == "method" else own)
+
+
+@lru_cache(maxsize=1)
+def plugins() -> dict[str, str]:
+    """Methods of installed packages, by name: where each one lives, ``package.module.name``."""
+    return {point.name: point.value.replace(":", ".") for point in entry_points(group=METHOD_ENTRY_POINTS)}
 
 
 def show(kind: str | None, *, plain: bool) -> None:
@@ -71,9 +76,7 @@ def _about(group: str, name: str) -> str:
     target = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("_target_:")), "")
     if group == "method":
         return _docstring(target.rpartition(".")[0])
-    return next((line.removeprefix("#").strip() for line in lines if line.startswith("#")), "") or _docstring(
-        target.rpartition(".")[0]
-    )
+    return next((line.removeprefix("#").strip() for line in lines if line.startswith("#")), "")
 
 
 def _metric_columns(name: str) -> str:

@@ -70,10 +70,14 @@ def _check_method(by_key: dict[str, Override]) -> None:
     method = by_key.get("method")
     if method is not None and isinstance(method.value(), list):
         inside = ",".join(map(str, method.value()))  # type: ignore[arg-type]
-        raise UserError(f"method=[{inside}]: one method only; for several use methods=[{inside}], or sweep -m method={inside}")
+        raise UserError(
+            f"method=[{inside}]: one method only; for several use methods=[{inside}], or sweep -m method={inside}"
+        )
     chosen = method is not None and method.value() is not None
     if chosen and "methods" in by_key:
-        raise UserError("method= and methods= exclude each other: method=NAME for one method, methods=[a,b] for several")
+        raise UserError(
+            "method= and methods= exclude each other: method=NAME for one method, methods=[a,b] for several"
+        )
     if chosen and "method._target_" in by_key:
         raise UserError("method=NAME and method._target_= exclude each other: give method._target_= without method=")
     if "method._target_" in by_key and "methods" in by_key:
@@ -99,11 +103,11 @@ def _check_key(key: str, base: DictConfig) -> None:
         if part.startswith("@") or not OmegaConf.is_dict(node):
             return
         where = ".".join(parts[:depth])
-        if part not in node and not (where == "method" and part == "_target_"):
+        if part not in node:
             known = [str(name) for name in node]
             if where == "" and part != "hydra":
                 known += own_groups()
-            if where == "method" and not node:
+            if where == "method" and not node.get("_target_"):
                 raise UserError(f"{key}: choose the method first, method=NAME {key}=..., or add a key with +{key}=...")
             error = unknown_name(f"key {where}." if where else "key", part, [k for k in known if k != "_target_"])
             raise UserError(f"{error}" if not where else str(error).replace(f"{where}. '", f"'{where}."))
@@ -124,8 +128,6 @@ def _first_of_sweeps(overrides: Sequence[Override]) -> list[Override]:
 
 
 def _compose(lines: list[str]) -> DictConfig:
-    if any(line.startswith("method._target_=") for line in lines):
-        lines = [f"+{line}" if line.startswith("method._target_=") else line for line in lines]
     try:
         with initialize_config_module("harness.conf", version_base="1.3"):
             return compose("unlearn", overrides=lines, return_hydra_config=True)

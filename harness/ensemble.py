@@ -322,5 +322,3 @@ def _checked_state(net: nn.Module, ensemble: Ensemble) -> dict[str, Tensor]:
                 "unlearned models must keep the architecture"
             )
     return state
-
-

@@ -16,7 +16,7 @@ class NotApplicable(Exception):
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UserError:
     """An error for a name that is not one of ``known``, with the nearest names first."""
-    known = sorted(known)
+    known = sorted(set(known))
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
     return UserError(f"unknown {kind} '{name}': {hint}")

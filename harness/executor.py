@@ -151,7 +151,9 @@ class Executor:
                     for victim in lost:
                         crashes[victim.stage.key, victim.draws] += 1
                         if crashes[victim.stage.key, victim.draws] > _CRASHES_ALLOWED:
-                            outcome = _Outcome(0, Failure("failed", "its worker process died (killed, or out of memory?)"))
+                            outcome = _Outcome(
+                                0, Failure("failed", "its worker process died (killed, or out of memory?)")
+                            )
                             self._note(victim, outcome, failures, report)
                         else:
                             waiting.append(victim)
@@ -162,7 +164,9 @@ class Executor:
     def _note(self, unit: _Unit, outcome: _Outcome, failures: dict[str, Failure], report: Report) -> int:
         if outcome.failure is not None:
             if isinstance(unit.stage, Training):
-                raise UserError(f"training the {unit.stage.role} models failed: {outcome.failure.reason}\n{outcome.failure.trace}")
+                raise UserError(
+                    f"training the {unit.stage.role} models failed: {outcome.failure.reason}\n{outcome.failure.trace}"
+                )
             failures.setdefault(unit.stage.key, outcome.failure)
         if outcome.made:
             report(unit.stage, outcome.made)

@@ -14,8 +14,6 @@ import inspect
 import os
 import sys
 from collections.abc import Mapping
-from functools import lru_cache
-from importlib.metadata import entry_points
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,12 +21,11 @@ from typing import Any, Protocol
 from omegaconf import OmegaConf
 
 from harness.batches import Data
+from harness.catalogue import names, plugins
 from harness.ensemble import Ensemble
 from harness.errors import UserError, unknown_name
 from harness.plain import PlainFunction
 from harness.seeds import Rng
-
-ENTRY_POINTS = "unlearn.methods"
 
 
 class Method(Protocol):
@@ -83,8 +80,8 @@ class _EnsembleFunction:
 
 
 def available() -> list[str]:
-    """The names ``method=`` and ``methods=`` accept: built-in ones first, then those of installed plug-ins."""
-    return [*_built_in(), *sorted(set(_plugins()) - set(_built_in()))]
+    """The names ``method=`` and ``methods=`` accept."""
+    return names("method")
 
 
 def spec(name: str, *, task: str, recipe: str, changes: Mapping[str, Any] | None = None) -> MethodSpec:
@@ -105,9 +102,9 @@ def defaults(name: str) -> dict[str, Any]:
     """The configuration node of a named method, with the authors' constants."""
     if (node := _yaml("method", f"{name}.yaml")) is not None:
         return node
-    if name not in _plugins():
+    if name not in plugins():
         raise unknown_name("method", name, available())
-    target = _plugins()[name]
+    target = plugins()[name]
     parameters = inspect.signature(resolve(target)).parameters.values()
     return {"_target_": target} | {
         p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty and p.kind != p.VAR_KEYWORD
@@ -127,16 +124,6 @@ def _spec(name: str, node: dict[str, Any], recipe: str, changes: Mapping[str, An
     if changed:
         recipe += " " + " ".join(f"{key}={value}" for key, value in sorted(changed.items()))
     return MethodSpec(name, recipe, node["_target_"], parameters | changed)
-
-
-def _built_in() -> list[str]:
-    folder = files("harness.conf") / "method"
-    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
-
-
-@lru_cache(maxsize=1)
-def _plugins() -> dict[str, str]:
-    return {point.name: point.value.replace(":", ".") for point in entry_points(group=ENTRY_POINTS)}
 
 
 def _yaml(*parts: str) -> dict[str, Any] | None:
@@ -181,7 +168,9 @@ def _module(target: str) -> Any:
         return importlib.import_module(package)
     except ModuleNotFoundError as error:
         if error.name and (package == error.name or package.startswith(f"{error.name}.")):
-            raise UserError(f"method._target_={target}: no module named '{error.name}' (looked in {os.getcwd()} too)") from None
+            raise UserError(
+                f"method._target_={target}: no module named '{error.name}' (looked in {os.getcwd()} too)"
+            ) from None
         raise UserError(f"method._target_={target}: importing {package} failed: {error}") from error
 
 

@@ -12,7 +12,7 @@ from harness.seeds import global_seed
 from harness.torchvision_import import torchvision
 
 
-def small_cnn(*, classes: int, channels: int, widths: tuple[int, int, int] = (32, 64, 64)) -> nn.Module:
+def small_cnn(*, classes: int, channels: int, widths: tuple[int, int, int] = (16, 32, 64)) -> nn.Module:
     """Three 3×3 convolutions with batch norm; the first two halve the image, then global average pooling and a head."""
     layers: list[nn.Module] = []
     before = channels

@@ -34,7 +34,9 @@ def show(configurations: Iterable[tuple[DictConfig, str | None]]) -> None:
 def _show(benchmark: Benchmark, store: Store, console: Console) -> None:
     task, protocol = benchmark.task, benchmark.protocol
     sizes = ", ".join(f"{name} {size}" for name, size in task.sizes().items())
-    console.print(f"[bold]{task.name}[/], forget={task.forget_kind}, {protocol.kind}, N = {protocol.n}: {sizes}; task {task.hash}")
+    console.print(
+        f"[bold]{task.name}[/], forget={task.forget_kind}, {protocol.kind}, N = {protocol.n}: {sizes}; task {task.hash}"
+    )
     training = _seconds(benchmark, Pool(benchmark.retrained, protocol.draws), store) or _calibrate(benchmark)
     table = Table("stage", "draws", "stored", "missing", "s/draw", "minutes", "MB", box=None)
     minutes = megabytes = 0.0

@@ -95,7 +95,9 @@ def _nulls(benchmark: Benchmark, retrained: Outputs, found: dict[str, Outputs]) 
 def _notes(benchmark: Benchmark, outputs: Outputs) -> list[str]:
     notes = []
     if benchmark.protocol.n < 8:
-        notes.append(f"N = {benchmark.protocol.n} < 8: the ε bins say nothing, forgetting quality and score are left empty")
+        notes.append(
+            f"N = {benchmark.protocol.n} < 8: the ε bins say nothing, forgetting quality and score are left empty"
+        )
     if outputs.nan_draws:
         notes.append(f"{outputs.nan_draws} draws have NaN outputs and count as the worst")
     return notes
@@ -158,7 +160,9 @@ def _arrays(outputs: Outputs | None, retrained: Outputs) -> dict[str, np.ndarray
 
 
 def _file_name(result: CellResult) -> str:
-    identity = results.dumps([result.parameters, result.target, result.task.hash, result.model, result.training, result.seeds])
+    identity = results.dumps(
+        [result.parameters, result.target, result.task.hash, result.model, result.training, result.seeds]
+    )
     digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
     protocol = result.protocol
     experiment = f"-e{protocol.experiment}" if protocol.experiments > 1 else ""

@@ -16,7 +16,9 @@ from harness.errors import UserError, unknown_name
 from harness.seeds import seed_for
 from harness.task import Source, Task
 
-RETAIN_SAMPLE = 500  # outputs on this many retain images are recorded: enough for an accuracy to ±2 %, small enough to keep
+RETAIN_SAMPLE = (
+    500  # outputs on this many retain images are recorded: enough for an accuracy to ±2 %, small enough to keep
+)
 
 
 def make_task(
@@ -71,9 +73,13 @@ def make_task(
     retain = retain[~twins]
     if not len(chosen) or not len(retain):
         empty = "retain" if len(chosen) else "forget"
-        raise UserError(f"forget={kind} leaves the {empty} set empty: {len(train)} training images, {len(chosen)} chosen")
+        raise UserError(
+            f"forget={kind} leaves the {empty} set empty: {len(train)} training images, {len(chosen)} chosen"
+        )
     if not len(valid) or not len(test):
-        raise UserError(f"the valid ({len(valid)}) and test ({len(test)}) sets must not be empty: raise their fractions")
+        raise UserError(
+            f"the valid ({len(valid)}) and test ({len(test)}) sets must not be empty: raise their fractions"
+        )
 
     mean, std = _moments(source.images[np.concatenate([train, valid])]) if normalise else _raw(source.images.shape[-1])
     notes = {
@@ -119,7 +125,9 @@ def _forget_groups(of: _Candidates, *, n: int, ids: Sequence[int] | None = None)
         _check_size("forget.n", n, len(present), "groups in the training set")
         ids = of.rng.choice(present, n, replace=False).tolist()
     elif missing := sorted(set(ids) - set(present.tolist())):
-        raise UserError(f"forget.ids: no training images of groups {missing[:10]} (data.train_limit leaves {len(present)})")
+        raise UserError(
+            f"forget.ids: no training images of groups {missing[:10]} (data.train_limit leaves {len(present)})"
+        )
     return of.train[np.isin(groups, list(ids))], of.labels
 
 

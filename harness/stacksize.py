@@ -27,7 +27,9 @@ def stack_size(training: Training, store: Store) -> int:
     before = torch.cuda.memory_allocated(device)
     models = build_ensemble(training.model, task, [0] * _PROBE, engine=training.engine, recipe=training.recipe)
     optimizer = models.sgd(lr=0.0, momentum=0.9)
-    for x, y in split_of(task, images, Rng([0] * _PROBE, stacked=True), "retain").first_batches(2, training.recipe.batch_size):
+    for x, y in split_of(task, images, Rng([0] * _PROBE, stacked=True), "retain").first_batches(
+        2, training.recipe.batch_size
+    ):
         models.step(optimizer, cross_entropy, x, y)
     per_model = (torch.cuda.max_memory_allocated(device) - before) / _PROBE
     free = torch.cuda.mem_get_info(device)[0]

@@ -76,7 +76,7 @@ class Training:
             "version": TRAINING_VERSION,
             "task": self.task_hash,
             "model": dict(self.model),
-            "recipe": vars(self.recipe),
+            "recipe": self.recipe.identity,
             "role": self.role,
             "seed": self.seed,
             "numeric_class": self.engine.numeric_class(self.recipe.precision),
@@ -119,7 +119,9 @@ class Training:
         """Once per process: run throw-away steps, so that the first draw's clock does not pay for lazy initialisation."""
         if self.key in _warm:
             return
-        models = build_ensemble(self.model, task, [0] * (2 if self.engine.stacked else 1), engine=self.engine, recipe=self.recipe)
+        models = build_ensemble(
+            self.model, task, [0] * (2 if self.engine.stacked else 1), engine=self.engine, recipe=self.recipe
+        )
         split = split_of(task, images, Rng([0] * models.size, stacked=models.stacked), "retain")
         optimizer = models.sgd(lr=0.0)
         for x, y in split.first_batches(3, self.recipe.batch_size):

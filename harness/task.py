@@ -83,7 +83,12 @@ class Task:
 
     def to_bytes(self) -> bytes:
         """The task as one .npz, so that worker processes need not decode the source again."""
-        header = {"name": self.name, "forget_kind": self.forget_kind, "classes": self.classes, "notes": dict(self.notes)}
+        header = {
+            "name": self.name,
+            "forget_kind": self.forget_kind,
+            "classes": self.classes,
+            "notes": dict(self.notes),
+        }
         arrays = {f"split_{name}": self.splits[name] for name in SPLITS}
         arrays |= {name: getattr(self, name) for name in _ARRAYS}
         if self.groups is not None:

@@ -59,7 +59,9 @@ class Recipe:
             if getattr(self, name) < low:
                 raise UserError(f"train.{name}={getattr(self, name)}: expected at least {low}")
         if self.checkpoint == "best" and not 0 <= self.checkpoint_from < self.epochs:
-            raise UserError(f"train.checkpoint_from={self.checkpoint_from}: expected 0 to {self.epochs - 1} (epochs - 1)")
+            raise UserError(
+                f"train.checkpoint_from={self.checkpoint_from}: expected 0 to {self.epochs - 1} (epochs - 1)"
+            )
 
     @classmethod
     def from_config(cls, node: dict[str, Any]) -> Recipe:
@@ -68,6 +70,11 @@ class Recipe:
             if key not in known:
                 raise unknown_name("key train", key, known)
         return cls(**node)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What differs from the defaults: a field added later, at its default, does not change old draws' addresses."""
+        return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) != f.default}
 
     @property
     def dtype(self) -> torch.dtype:

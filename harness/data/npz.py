@@ -26,7 +26,9 @@ def npz(path: str | None = None) -> Source:
     try:
         with np.load(file, allow_pickle=False) as archive:
             if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise UserError(f"data.path={path}: a single array; expected an .npz with train_images and train_labels")
+                raise UserError(
+                    f"data.path={path}: a single array; expected an .npz with train_images and train_labels"
+                )
             arrays = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"data.path={path}: not a readable .npz file ({error})") from error

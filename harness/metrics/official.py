@@ -321,9 +321,8 @@ def _attack_table(n_positive: int, n_negative: int, delta: float) -> Floats:
     fpr = np.arange(n_negative + 1)[None, :] / n_negative
     with np.errstate(invalid="ignore", divide="ignore"):  # log of a negative number: that side certifies nothing
         epsilon = np.fmax(np.log((1 - delta - fpr) / fnr), np.log((1 - delta - fnr) / fpr))
-    epsilon = np.clip(np.fmax(epsilon, 0.0), 0.0, EPSILON_CAP)
+    epsilon = np.clip(np.fmax(epsilon, 0.0), 0.0, EPSILON_CAP)  # no error at all: from ∞ to the cap
     epsilon[(fnr == 0) ^ (fpr == 0)] = 0.0
-    epsilon[(fnr == 0) & (fpr == 0)] = EPSILON_CAP
     flat = epsilon.ravel()
     flat.setflags(write=False)  # it is shared by all callers
     return flat

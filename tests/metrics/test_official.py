@@ -153,10 +153,10 @@ def test_other_delta():
     assert_equals_slow(*gaussians(7, 20, 20, 4, shift=1.0), delta=0.02)
 
 
-@pytest.mark.parametrize(("at", "spread"), [(13.0, 1.0), (6.0, 1.0), (-16.0, 1.0)])
+@pytest.mark.parametrize(("at", "spread"), [(13.0, 1.0), (6.0, 1.0), (-16.0, 1.0), (0.0, 3.0)])
 def test_unlucky_grids_of_401(at, spread):
     widths: list[int] = []
-    u, r = gaussians(8, 16, 16, 12, at=at, spread=spread)
+    u, r = gaussians(8, 16, 16, 16, at=at, spread=spread)
     assert_equals_slow(u, r, widths=widths)
     assert {400, 401} <= set(widths)
 
@@ -185,11 +185,46 @@ def test_bimodal():
 
 
 def test_thresholds_are_float32():
-    # The largest sample rounds up or down in float32: only in the second case does the last threshold accept it.
+    # Every sample lies on the float64 grid, so rounding the threshold decides on which side. The samples spread further
+    # than intervals reach: thresholds decide alone.
     rng = np.random.default_rng(12)
-    u = rng.normal(60, 20, (16, 12))
-    r = np.vstack([rng.normal(60, 20, (15, 12)), np.full((1, 12), 101.0) + rng.random(12)])
+    low, high = 0.3, 100.7
+    grid = np.linspace(low, high, math.ceil((high - low) * 100))
+    u, r = rng.choice(grid, (12, 12)), rng.choice(grid, (12, 12))
+    u[0], r[0] = low, high
     assert_equals_slow(u, r)
+
+
+@pytest.mark.parametrize("at", [0.0, 13.3])
+def test_samples_exactly_on_the_interval_grid(at):
+    rng = np.random.default_rng(20)
+    narrow = at + rng.normal(0, 0.6, (10, 16))
+    wide = at + rng.normal(0, 3, (14, 16))
+    for s in range(narrow.shape[1]):
+        w = narrow[:, s].max() - narrow[:, s].min()
+        start, stop = narrow[:, s].min() + w - 2, narrow[:, s].max() + 2
+        right = np.linspace(start, stop, math.ceil((stop - start) * 100))
+        left = np.linspace(right - w - 2, right - w + 2, 400, axis=1)
+        inside = right[right < narrow[:, s].max()]
+        wide[:5, s] = rng.choice(inside, 5)
+        wide[5:10, s] = rng.choice(left[(left > narrow[:, s].min()) & (left < narrow[:, s].max())], 5)
+        wide[10, s] = stop
+    assert_equals_slow(narrow, wide)
+    assert_equals_slow(wide, narrow)
+
+
+def test_rounding_at_the_lower_end_of_the_narrow_sample():
+    # A wide sample just below it: whether an interval can begin between the two is decided by rounding, row by row.
+    rng = np.random.default_rng(21)
+    narrow = rng.normal(1, 0.8, (12, 24))
+    wide = np.concatenate([rng.normal(1, 2, (8, 24)), narrow.min(axis=0) - rng.uniform(0, 0.009, (6, 24))])
+    assert_equals_slow(narrow, wide)
+    assert_equals_slow(wide, narrow)
+
+
+def test_long_runs_of_equal_intervals():
+    rng = np.random.default_rng(22)
+    assert_equals_slow(rng.normal(0, 0.4, (4, 60)), rng.normal(0, 3, (5, 60)))
 
 
 @pytest.mark.parametrize(("ratio", "guarded"), [(0.0099, True), (0.0101, False)])
