@@ -87,7 +87,7 @@ def _check_method(by_key: dict[str, Override]) -> None:
 def _check_choice(override: Override) -> None:
     group = override.key_or_group
     if isinstance(override.value(), list):
-        raise UserError(f"{group}={override.value_element_as_str(override.value())}: expected one name")
+        raise UserError(f"{override.input_line}: expected one name")
     for value in _alternatives(override):
         name = value.partition("=")[2]
         if name not in ("null", "") and name not in names(group):

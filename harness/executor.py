@@ -212,8 +212,8 @@ def _work(root: Path, stage: Stage, draws: tuple[int, ...]) -> _Outcome:
             return _Outcome(0)
         try:
             finished = stage.make(mine, store)
-        except NotApplicable as reason:
-            return _Outcome(0, Failure("not_applicable", str(reason)))
+        except NotApplicable as why:
+            return _Outcome(0, Failure("not_applicable", str(why)))
         except Damaged:
             return _Outcome(0)  # a parent was set aside; the next round makes it again
         except UserError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import traceback
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
@@ -30,7 +31,7 @@ def job(cfg: DictConfig) -> str:
     return "failed" if any(cell.status == "failed" for cell in cells) else "ok"
 
 
-def _error(cfg: DictConfig, hydra: DictConfig, message: str) -> str:
+def _error(cfg: DictConfig, hydra: Any, message: str) -> str:
     overrides = " ".join(hydra.overrides.task)
     folder = Path(cfg.out).expanduser() / "errors"
     swept = f"{overrides}: " if hydra.mode is not None and hydra.mode.name == "MULTIRUN" else ""

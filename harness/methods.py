@@ -6,6 +6,7 @@ or a *plain function* ``unlearning(net, retain_loader, forget_loader, val_loader
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import hashlib
 import importlib
@@ -16,7 +17,7 @@ import sys
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from omegaconf import OmegaConf
 
@@ -61,7 +62,7 @@ class MethodSpec:
             method = target(**self.parameters)
             if not callable(getattr(method, "unlearn", None)):
                 raise UserError(f"{self.target} has no method unlearn(models, data, rng)")
-            return method
+            return cast(Method, method)
         if _is_ensemble_function(target):
             return _EnsembleFunction(target, self.parameters)
         return PlainFunction(target, self.parameters)
@@ -152,10 +153,18 @@ def resolve(target: str) -> Any:
 
 
 def source_hash(target: str) -> str:
-    """SHA-256 of the file that defines the target, so that an edited method is never served from the store."""
-    module = _module(target)
-    source = getattr(module, "__file__", None)
-    return hashlib.sha256(Path(source).read_bytes()).hexdigest()[:16] if source else "built-in"
+    """SHA-256 of the code of the file that defines the target, so that an edited method is never served from the store.
+
+    Comments, docstrings and layout do not count.
+    """
+    file = getattr(_module(target), "__file__", None)
+    if file is None or not file.endswith(".py"):
+        return "compiled"
+    tree = ast.parse(Path(file).read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node):
+            del node.body[0]
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16]
 
 
 def _module(target: str) -> Any:

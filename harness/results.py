@@ -22,8 +22,6 @@ from harness import __version__
 from harness.errors import UserError
 from harness.store import write_atomically
 
-SCHEMA_VERSION = 1
-
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid")
@@ -76,7 +74,7 @@ class Cost(_Strict):
 class CellResult(_Strict):
     """Everything that is known about one (task, protocol, method, recipe, seed)."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     method: str
     recipe: str
     target: str

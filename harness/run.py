@@ -13,8 +13,8 @@ from harness.plain import PlainFunction
 from harness.progress import Progress
 from harness.results import CellResult, Cost, ProtocolInfo, TaskInfo
 from harness.scoring import Outputs
-from harness.stages import Unlearning
 from harness.stacksize import stack_size
+from harness.stages import Unlearning
 from harness.store import Damaged, Store
 
 ESTIMATOR = "official"

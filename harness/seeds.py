@@ -30,7 +30,7 @@ def global_seed(seed: int) -> Iterator[None]:
     """
     import random
 
-    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 - third-party code uses it
+    python_state, numpy_state = random.getstate(), np.random.get_state()
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         np.random.seed(seed % 2**32)

@@ -7,7 +7,7 @@ where the data has groups, otherwise all copies of one image.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -54,8 +54,8 @@ def make_task(
         units = [kept for unit in units if len(kept := unit[~source.official_test[unit]])]
     units = [units[i] for i in rng.permutation(len(units))]
     if source.official_test is None:
-        wanted = round(test_fraction * len(labels)) if test_limit is None else test_limit
-        test, units = _take(units, wanted, exact=source.groups is None)
+        room = round(test_fraction * len(labels)) if test_limit is None else test_limit
+        test, units = _take(units, room, exact=source.groups is None)
     room = sum(map(len, units))
     wanted = min(room, train_limit * (1 + valid_fraction)) if train_limit else room
     valid, units = _take(units, round(wanted * valid_fraction / (1 + valid_fraction)), exact=source.groups is None)
@@ -139,7 +139,7 @@ def _forget_mislabelled(of: _Candidates, *, n: int) -> tuple[np.ndarray, np.ndar
     return chosen, labels
 
 
-_FORGET = {
+_FORGET: dict[str, Callable[..., tuple[np.ndarray, np.ndarray]]] = {
     "random": _forget_random,
     "class": _forget_class,
     "groups": _forget_groups,

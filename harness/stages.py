@@ -221,7 +221,8 @@ def build_ensemble(
 
     def build(seed: int) -> nn.Module:
         net = architectures.build(model, classes=task.classes, channels=task.images.shape[-1], seed=seed)
-        return net.to(torch.device(engine.device), recipe.dtype, memory_format=torch.channels_last)
+        net = net.to(torch.device(engine.device), recipe.dtype)
+        return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     nets = [build(seed) for seed in seeds]
     bf16 = recipe.precision == "bf16"

@@ -1,4 +1,4 @@
-"""A task: images, labels and the four index sets retain / forget / valid / test, fixed by the split seed alone."""
+"""A task: images, labels and the index sets retain / forget / valid / test, fixed by the split seed alone."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class Task:
         if self.groups is not None:
             arrays["groups"] = self.groups
         buffer = io.BytesIO()
-        np.savez(buffer, header=np.array(json.dumps(header)), **arrays)
+        np.savez(buffer, header=np.array(json.dumps(header)), **arrays)  # type: ignore[arg-type]
         return buffer.getvalue()
 
     @classmethod
@@ -103,7 +103,7 @@ class Task:
             return cls(
                 **json.loads(str(file["header"])),
                 splits={name: file[f"split_{name}"] for name in SPLITS},
-                groups=file["groups"] if "groups" in file else None,
+                groups=file.get("groups"),
                 **{name: file[name] for name in _ARRAYS},
             )
 
