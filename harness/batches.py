@@ -6,7 +6,7 @@ ensemble draws its own order (and its own augmentation) from its own stream.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count, islice
 from typing import TYPE_CHECKING
@@ -46,6 +46,22 @@ class Augment:
         return x
 
 
+@dataclass(frozen=True)
+class GaussianNoise:
+    """Independent N(0, std²) on every value of every image, in the models' input units."""
+
+    std: float
+
+    def __call__(self, x: Tensor, rng: Rng) -> Tensor:
+        """x: [*lead, B, H, W, C]."""
+        shape = x.shape[1:] if rng.stacked else x.shape
+        uniform = rng.uniform(*shape).to(x.device, x.dtype).clamp(min=2**-25)  # multiples of 2^-24, 0 among them
+        return x + self.std * torch.special.ndtri(uniform)
+
+
+Transform = Callable[[Tensor, Rng], Tensor]  # (images [*lead, B, H, W, C], streams) -> images of that shape
+
+
 class Images:
     """A task's tensors on one device: images [n, H, W, C] as stored, labels int64 [n]."""
 
@@ -56,7 +72,7 @@ class Images:
         self.scale = 1 / torch.from_numpy(task.std).to(device, dtype)
         self.device, self.dtype = device, dtype
 
-    def gather(self, index: Tensor, augment: Augment | None = None, rng: Rng | None = None) -> Tensor:
+    def gather(self, index: Tensor, augment: Transform | None = None, rng: Rng | None = None) -> Tensor:
         """Scaled images [*index.shape, C, H, W] (channels-last in memory)."""
         x = (self.pixels[index].to(self.dtype) - self.mean) * self.scale
         if augment is not None and rng is not None:
@@ -80,7 +96,7 @@ class Split:
         return len(_bounds(len(self), size))
 
     def batches(
-        self, size: int, *, shuffle: bool = True, augment: Augment | None = None
+        self, size: int, *, shuffle: bool = True, augment: Transform | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """One pass: x [*lead, B, C, H, W] and y [*lead, B]. A last batch of one image is merged into the one before."""
         order = self._shuffled() if shuffle else self._expanded()
@@ -96,6 +112,22 @@ class Split:
     def random_subset(self, n: int) -> Split:
         """``n`` images at random, each model its own."""
         return Split(self._images, self._shuffled()[..., :n], self._rng)
+
+    def of_classes(self, classes: Tensor) -> Split:
+        """The images whose class is marked in ``classes``, bool [classes]; raises ValueError as ``label_counts``."""
+        if self._index.ndim != 1:
+            raise ValueError("each model has its own subset here, so there is no one selection")
+        return Split(self._images, self._index[classes[self._images.labels[self._index]]], self._rng)
+
+    def mixed_with(self, other: Split, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """One pass over both splits shuffled together: x, y and whether an image is from this split, bool [*lead, B]."""
+        order = self._rng.permutation(len(self) + len(other)).to(self._images.device)
+        lead = max(self._index.shape[:-1], other._index.shape[:-1], key=len)
+        index = torch.cat([split._index.expand(*lead, len(split)) for split in (self, other)], dim=-1)
+        for start, stop in _bounds(index.shape[-1], size):
+            place = order[..., start:stop]
+            chosen = index[place] if index.ndim == 1 else index.gather(-1, place)
+            yield self._images.gather(chosen), self._images.labels[chosen], place < len(self)
 
     def label_counts(self, classes: int) -> Tensor:
         """Images per class, float [classes]; raises ValueError where the models hold different subsets."""

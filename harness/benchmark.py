@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +13,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from harness import methods as registry
+from harness.cores import cores
 from harness.errors import UserError, unknown_name
 from harness.executor import Pool
 from harness.methods import MethodSpec
@@ -100,7 +100,7 @@ def from_config(cfg: DictConfig, store: Store, *, method_name: str | None = None
         metrics=tuple(_metrics(config["metrics"])),
         seeds=dict(config["seeds"]),
         engine=Engine(device, _stacked(config["engine"], device)),
-        workers=_whole("workers", config["workers"]) or os.cpu_count() or 1,
+        workers=_whole("workers", config["workers"]) or cores(),
         stack=_whole("stack", config["stack"]),
         cost_limit=float(config["cost_limit"]),
         out=Path(config["out"] or "runs/latest").expanduser(),

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad_and_value, vmap
+from torch.func import functional_call, grad, grad_and_value, vmap
 
 from harness.models import Dropout
 from harness.seeds import Rng, global_seed
@@ -55,6 +55,29 @@ class Ensemble(ABC):
     def gradients(self, loss: Loss, *batch: Any) -> dict[str, Tensor]:
         """Gradient of ``loss(net, *batch)`` by name of parameter, each [*lead, ...]; frozen parameters are left out."""
 
+    def example_gradients(self, loss: Loss, *batch: Tensor) -> dict[str, Tensor]:
+        """Gradient of ``loss(net, *example)`` for every example, seen as a batch of one: by name, each [*lead, B, ...].
+
+        In evaluation mode only (RuntimeError otherwise): batch statistics of one example mean nothing.
+        """
+        if any(isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training for m in self.template.modules()):
+            raise RuntimeError("gradients of single examples need evaluation mode: call eval() first")
+        state = {name: tensor.detach() for name, tensor in (self.parameters | self.buffers).items()}
+        wanted = {name: state.pop(name) for name in self.parameters if name not in self._frozen}
+
+        def one(wanted: dict[str, Tensor], fixed: dict[str, Tensor], *example: Tensor) -> Tensor:
+            with self._precision():
+                return loss(_net(self.template, wanted | fixed), *(entry[None] for entry in example))
+
+        each = vmap(grad(one), in_dims=(None, None, *(0 for _ in batch)))
+        return (vmap(each) if self.stacked else each)(wanted, state, *batch)
+
+    def assign(self, values: dict[str, Tensor]) -> None:
+        """Give the parameters named in ``values`` these values, each [*lead, ...]."""
+        with torch.no_grad():
+            for name, value in values.items():
+                self.parameters[name].copy_(value)
+
     def apply(self, optimizer: torch.optim.Optimizer, gradients: dict[str, Tensor]) -> None:
         """Let ``optimizer`` step along ``gradients``; parameters without one stay as they are."""
         for name, parameter in self.parameters.items():
@@ -79,20 +102,21 @@ class Ensemble(ABC):
         self._frozen = {name for name in self.parameters if not trainable(name)}
 
     @abstractmethod
-    def map_models(self, fn: Callable[[nn.Module], nn.Module | None], rng: Rng) -> None:
-        """Run ``fn`` on each model as a plain ``nn.Module``; what it leaves (or returns) is the new model.
+    def map_models(self, fn: Callable[..., nn.Module | None], rng: Rng, *extras: Any) -> None:
+        """Run ``fn(net, *extras)`` on each model as a plain ``nn.Module``; what it leaves (or returns) is the new model.
 
-        Inside, torch's, NumPy's and Python's global generators are that model's own streams.
+        Inside, torch's, NumPy's and Python's global generators are that model's own streams. Of each extra, ``fn`` sees
+        the part of its model: a tensor or dict of tensors [*lead, ...] without the lead, an Ensemble as a plain module.
         """
 
-    def map_weights(self, fn: Callable[[nn.Module], None], rng: Rng) -> None:
+    def map_weights(self, fn: Callable[..., None], rng: Rng, *extras: Any) -> None:
         """Surgery: run ``fn`` on each model as a plain ``nn.Module``, without gradients. See :meth:`map_models`."""
 
-        def without_gradients(net: nn.Module) -> None:
+        def without_gradients(net: nn.Module, *own: Any) -> None:
             with torch.no_grad():
-                fn(net)
+                fn(net, *own)
 
-        self.map_models(without_gradients, rng)
+        self.map_models(without_gradients, rng, *extras)
 
     def reinitialise(self, rng: Rng) -> None:
         """Give every model fresh random weights, drawn as its constructor draws them."""
@@ -212,16 +236,19 @@ class Sequential(Ensemble):
         found = torch.autograd.grad(value, list(wanted.values()), allow_unused=True, materialize_grads=True)
         return dict(zip(wanted, found, strict=True))
 
-    def map_models(self, fn: Callable[[nn.Module], nn.Module | None], rng: Rng) -> None:
+    def map_models(self, fn: Callable[..., nn.Module | None], rng: Rng, *extras: Any) -> None:
         (seed,) = rng.seeds()
         net = copy.deepcopy(self.template)
+        own = [copy.deepcopy(extra.template) if isinstance(extra, Sequential) else extra for extra in extras]
         with global_seed(seed):
-            net = fn(net) or net
+            net = fn(net, *own) or net
         self.load_state(_checked_state(net, self))
 
     def snapshot(self) -> Ensemble:
         net = copy.deepcopy(self.template).eval().requires_grad_(False)
-        return Sequential(net, bf16=self.bf16)
+        copied = Sequential(net, bf16=self.bf16)
+        copied.remember(initial=self._initial, build=self._build)
+        return copied
 
     def _forward(self, x: Tensor) -> Tensor:
         with self._precision():
@@ -274,11 +301,12 @@ class Stacked(Ensemble):
         self.buffers = buffers
         return found
 
-    def map_models(self, fn: Callable[[nn.Module], nn.Module | None], rng: Rng) -> None:
+    def map_models(self, fn: Callable[..., nn.Module | None], rng: Rng, *extras: Any) -> None:
         states = []
-        for seed, net in zip(rng.seeds(), self._nets(), strict=True):
+        for m, (seed, net) in enumerate(zip(rng.seeds(), self._nets(), strict=True)):
+            own = [_part(extra, m) for extra in extras]
             with global_seed(seed):
-                states.append(_checked_state(fn(net) or net, self))
+                states.append(_checked_state(fn(net, *own) or net, self))
         self.load_models(states)
 
     def snapshot(self) -> Ensemble:
@@ -295,13 +323,23 @@ class Stacked(Ensemble):
 
         return vmap(one)({n: t.detach() for n, t in (self.parameters | self.buffers).items()})
 
+    def net(self, m: int) -> nn.Module:
+        """Model ``m`` as a plain module, a copy."""
+        net = copy.deepcopy(self.template)
+        with torch.no_grad():
+            for name, tensor in [*net.named_parameters(), *net.named_buffers()]:
+                tensor.copy_((self.parameters.get(name, self.buffers.get(name)))[m])  # type: ignore[index]
+        return net
+
     def _nets(self) -> Iterator[nn.Module]:
-        for m in range(self.size):
-            net = copy.deepcopy(self.template)
-            with torch.no_grad():
-                for name, tensor in [*net.named_parameters(), *net.named_buffers()]:
-                    tensor.copy_((self.parameters.get(name, self.buffers.get(name)))[m])  # type: ignore[index]
-            yield net
+        return (self.net(m) for m in range(self.size))
+
+
+def _part(extra: Any, m: int) -> Any:
+    """What belongs to model ``m`` of something that a stack holds for all its models."""
+    if isinstance(extra, Stacked):
+        return extra.net(m)
+    return {name: tensor[m] for name, tensor in extra.items()} if isinstance(extra, dict) else extra[m]
 
 
 def _net(template: nn.Module, state: dict[str, Tensor]) -> Callable[[Tensor], Tensor]:

@@ -10,23 +10,22 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import tempfile
 import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 from typing import Literal
 
 import torch
-from filelock import FileLock, Timeout
 
+from harness.cores import core_slot
 from harness.errors import NotApplicable, UserError
 from harness.stages import Stage, Training, Unlearning
 from harness.store import Damaged, Store
@@ -205,7 +204,7 @@ def _work(root: Path, stage: Stage, draws: tuple[int, ...]) -> _Outcome:
     store = Store(root)
     with ExitStack() as held:
         if not stage.engine.device.startswith("cuda"):
-            held.enter_context(_core_slot())
+            held.enter_context(core_slot())
         mine = [draw for draw in draws if held.enter_context(store.lock(stage.key, draw))]
         mine = store.missing(stage.key, mine)
         if not mine:
@@ -228,31 +227,8 @@ def _work(root: Path, stage: Stage, draws: tuple[int, ...]) -> _Outcome:
 
 def _count_flops(root: Path, stage: Unlearning) -> None:
     store = Store(root)
-    with nullcontext() if stage.engine.device.startswith("cuda") else _core_slot():
+    with nullcontext() if stage.engine.device.startswith("cuda") else core_slot():
         store.put_record(f"flops-{stage.key}", {"flops": stage.flops(store)})
-
-
-@contextmanager
-def _core_slot() -> Iterator[None]:
-    """Hold one of the machine's core slots, shared by every run of this user on it. Slots are freed when a process dies."""
-    user = os.getuid() if hasattr(os, "getuid") else 0
-    folder = Path(tempfile.gettempdir()) / f"unlearn-cores-{user}"
-    folder.mkdir(exist_ok=True)
-    slots = [FileLock(folder / f"{i}.lock") for i in range(os.cpu_count() or 1)]
-    while (slot := next(filter(_acquired, slots), None)) is None:
-        time.sleep(_POLL_SECONDS)
-    try:
-        yield
-    finally:
-        slot.release()
-
-
-def _acquired(lock: FileLock) -> bool:
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return False
-    return True
 
 
 def levels(pools: Sequence[Pool]) -> list[list[Pool]]:
