@@ -6,7 +6,9 @@ one board for each such combination. Several seeds, and several experiments of `
 
 from __future__ import annotations
 
+import io
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,8 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+from rich.terminal_theme import DEFAULT_TERMINAL_THEME
 
 from harness.errors import UserError
 from harness.results import CellResult, read_all
@@ -77,10 +81,11 @@ def build(cells: Sequence[CellResult]) -> list[Board]:
 
 
 def write(folder: Path, boards: Sequence[Board]) -> None:
-    """``leaderboard.csv`` (all boards, told apart by the column ``board``) and ``leaderboard.md`` in ``folder``."""
+    """``leaderboard.csv`` (all boards, told apart by the column ``board``), ``leaderboard.md`` and a picture of it."""
     table = pd.concat([board.rows for board in boards], ignore_index=True)
     write_atomically(folder / "leaderboard.csv", table.to_csv(index=False).encode())
     write_atomically(folder / "leaderboard.md", "\n".join(map(markdown, boards)).encode())
+    write_atomically(folder / "leaderboard.svg", picture(boards).encode())
 
 
 def rebuild(folder: Path) -> list[Board]:
@@ -96,16 +101,19 @@ def _board_key(cell: CellResult) -> str:
 
 
 def _board(key: str, cells: list[CellResult]) -> Board:
-    rows: dict[tuple[str, str, str], list[CellResult]] = {}
+    rows: dict[tuple[str, str, str, str], list[CellResult]] = {}
     for cell in cells:
-        rows.setdefault((cell.method, cell.recipe, json.dumps(cell.parameters, sort_keys=True)), []).append(cell)
+        parameters = json.dumps(cell.parameters, sort_keys=True)
+        rows.setdefault((cell.method, cell.recipe, cell.target, parameters), []).append(cell)
     flops = _retraining_flops(cells)
     table = pd.DataFrame([_row(group, flops) for group in rows.values()])
-    usable = (table["status"] == "ok") & table["score"].notna()
-    table = table.assign(_usable=usable, _score=table["score"].where(usable))
-    table = table.sort_values(["_usable", "_score", "method"], ascending=[False, False, True], ignore_index=True)
+    ok = table["status"] == "ok"
+    usable = ok & table["score"].notna()
+    table = table.assign(_ok=ok, _usable=usable, _score=table["score"].where(usable))
+    order = ["_ok", "_usable", "_score", "method"]
+    table = table.sort_values(order, ascending=[False, False, False, True], ignore_index=True)
     table["rank"] = [str(i + 1) if usable else "" for i, usable in enumerate(table.pop("_usable"))]
-    table = table.drop(columns="_score")
+    table = table.drop(columns=["_ok", "_score"])
     extra = [name for name in table.columns if name not in COLUMNS and name not in _LAST]
     first = cells[0]
     return Board(
@@ -213,16 +221,16 @@ _PERCENT = {"ks_rejected", "retain_accuracy", "forget_accuracy", "test_accuracy"
 def show(board: Board, console: Console) -> None:
     """Print the board to a terminal."""
     for warning in _important(board):
-        console.print(f"[bold red]{warning}[/]" if warning.startswith("SANITY") else f"[yellow]{warning}[/]")
-    table = Table(title=board.title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+        console.print(Text(warning, style="bold red" if warning.startswith("SANITY") else "yellow"))
+    table = Table(title=Text(board.title), title_justify="left", title_style="bold", box=None, pad_edge=False)
     for name, heading in _HEADINGS.items():
         text = name in ("method", "recipe")
         table.add_column(heading, justify="left" if text else "right", no_wrap=text, overflow="ellipsis")
     for cells in _cells(board):
-        table.add_row(*cells)
+        table.add_row(*map(Text, cells))  # names and values are the user's: [x] in them is not markup
     console.print(table)
     for note in _footnotes(board):
-        console.print(note, style="dim", markup=False)
+        console.print(note, style="dim", markup=False, highlight=False)
 
 
 def markdown(board: Board) -> str:
@@ -231,9 +239,18 @@ def markdown(board: Board) -> str:
     lines = [f"## {board.title}", ""]
     lines += [f"> **{warning}**\n" for warning in _important(board)]
     lines += [f"| {' | '.join(headings)} |", f"|{'|'.join(['---'] * 3 + ['---:'] * (len(headings) - 3))}|"]
-    lines += [f"| {' | '.join(cells)} |" for cells in _cells(board)]
+    lines += [f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |" for cells in _cells(board)]
     lines += ["", *(f"{note}  " for note in _footnotes(board)), ""]
     return "\n".join(lines)
+
+
+def picture(boards: Sequence[Board]) -> str:
+    """The boards as they look in a terminal, as one SVG that refers to nothing outside itself."""
+    console = Console(record=True, width=125, file=io.StringIO(), force_terminal=True)
+    for board in boards:
+        show(board, console)
+    svg = console.export_svg(title="unlearn", theme=DEFAULT_TERMINAL_THEME, unique_id="board")
+    return re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)
 
 
 def _important(board: Board) -> list[str]:

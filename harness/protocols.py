@@ -26,9 +26,9 @@ class Protocol:
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
             raise unknown_name("protocol", self.kind, get_args(Kind))
-        if self.n < 2:
-            raise UserError(f"protocol.n={self.n}: expected at least 2 (scores need at least 8)")
-        if self.experiments < 1 or (self.kind != "full" and self.experiments != 1):
+        if not isinstance(self.n, int) or self.n < 2:
+            raise UserError(f"protocol.n={self.n}: expected a whole number, at least 2 (scores need at least 8)")
+        if not isinstance(self.experiments, int) or self.experiments < 1 or (self.kind != "full" and self.experiments != 1):
             raise UserError(f"protocol.experiments={self.experiments}: only protocol=full repeats, at least once")
 
     @property

@@ -112,7 +112,7 @@ def write(folder: Path, name: str, result: CellResult, arrays: dict[str, np.ndar
 def read(path: Path) -> CellResult:
     """Raises UserError naming the file and the field that does not fit the schema."""
     try:
-        return CellResult.model_validate_json(path.read_text())
+        return CellResult.model_validate_json(path.read_bytes())
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "file"

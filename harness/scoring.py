@@ -38,13 +38,13 @@ class Outputs:
 
 
 def load(store: Store, stage: Stage, draws: Sequence[int], task: Task) -> Outputs:
-    """Read the outputs of ``draws``. A draw with NaN logits counts as wrong on every example, with the lowest confidence.
+    """Read the outputs of ``draws``. A draw with NaN or infinite logits counts as wrong on every example, with the lowest confidence.
 
     Raises Damaged if a stored draw cannot be trusted any more (it has been set aside: fill the pool again).
     """
     loaded = [store.get(stage.key, draw, prefix="logits/") for draw in draws]
     logits = {name: np.stack([tensors[f"logits/{name}"].numpy() for tensors, _ in loaded]) for name in EVALUATED}
-    broken = np.any([np.isnan(values).any((1, 2)) for values in logits.values()], axis=0)  # [N]
+    broken = np.any([~np.isfinite(values).all((1, 2)) for values in logits.values()], axis=0)  # [N]
     accuracy = {}
     for name, values in logits.items():
         index = evaluation_index(task, name)

@@ -7,12 +7,14 @@ where the data has groups, otherwise all copies of one image.
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from harness.errors import UserError, unknown_name
+from harness.indices import read_indices
 from harness.seeds import seed_for
 from harness.task import Source, Task
 
@@ -35,7 +37,7 @@ def make_task(
 ) -> Task:
     """Split ``source`` and choose its forget set.
 
-    forget: ``{"kind": random | class | groups | mislabelled, ...}`` with the kind's own keys (see ``_FORGET``).
+    forget: ``{"kind": random | class | ..., ...}`` with the kind's own keys (see ``_FORGET``).
     train_limit, test_limit: at most that many images in retain + forget, and in test; None for no limit. Where the data has
     groups, whole groups are taken, so the training set is the largest that does not exceed the limit.
     valid_fraction: of the size of the training set. test_fraction: of all images, where no official test set exists.
@@ -44,33 +46,41 @@ def make_task(
 
     Raises UserError for an empty retain or forget set and for sizes that cannot be met.
     """
+    _check_sizes(train_limit, test_limit, valid_fraction, test_fraction)
     rng = np.random.default_rng(seed_for("split", split_seed, source.name))
-    copies = _copies(source.images)
-    labels = _with_label_noise(source.labels, source.classes, label_noise, copies, rng)
-
-    units = _units(copies if source.groups is None else source.groups)
-    if source.official_test is not None:
-        test = _limited(rng.permutation(np.flatnonzero(source.official_test)), test_limit)
-        units = [kept for unit in units if len(kept := unit[~source.official_test[unit]])]
-    units = [units[i] for i in rng.permutation(len(units))]
-    if source.official_test is None:
-        room = round(test_fraction * len(labels)) if test_limit is None else test_limit
-        test, units = _take(units, room, exact=source.groups is None)
-    room = sum(map(len, units))
-    wanted = min(room, train_limit * (1 + valid_fraction)) if train_limit else room
-    valid, units = _take(units, round(wanted * valid_fraction / (1 + valid_fraction)), exact=source.groups is None)
-    train, _ = _take(units, train_limit or room, exact=source.groups is None)
-
     kind = str(forget.get("kind"))
     if kind not in _FORGET:
         raise unknown_name("forget set", kind, _FORGET)
     options = {key: value for key, value in forget.items() if key != "kind"}
-    chosen, labels = _FORGET[kind](_Candidates(train, labels, source, copies, rng), **options)
+    copies = _copies(source.images) if source.alike is None else source.alike
+    labels = _with_label_noise(source.labels, source.classes, label_noise, copies, rng)
+    if kind == "file":  # read first: images that the user wants forgotten must be trained on
+        options = {"chosen": read_indices(options.get("path"), len(labels))}
+
+    if source.official_splits is not None:
+        official = source.official_splits
+        train, valid = _limited(official["train"], train_limit), official["valid"]
+        test = _limited(official["test"], test_limit)
+    else:
+        train, valid, test = _split(
+            source, copies, rng, options.get("chosen"), train_limit, test_limit, valid_fraction, test_fraction
+        )
+    kind = str(forget.get("kind"))
+    if kind not in _FORGET:
+        raise unknown_name("forget set", kind, _FORGET)
+    options = {key: value for key, value in forget.items() if key != "kind"}
+    candidates = _Candidates(train, labels, source, copies, rng)
+    try:
+        inspect.signature(_FORGET[kind]).bind(candidates, **options)
+    except TypeError as error:
+        raise UserError(f"forget={kind}: {error}") from error
+    chosen, labels = _FORGET[kind](candidates, **options)
     is_forget = np.zeros(len(labels), bool)
     is_forget[chosen] = True
     retain = train[~is_forget[train]]
     twins = np.isin(copies[retain], copies[chosen])  # copies of forget images under another class or person
-    retain = retain[~twins]
+    if kind != "official":
+        retain = retain[~twins]
     if not len(chosen) or not len(retain):
         empty = "retain" if len(chosen) else "forget"
         raise UserError(
@@ -84,11 +94,45 @@ def make_task(
     mean, std = _moments(source.images[np.concatenate([train, valid])]) if normalise else _raw(source.images.shape[-1])
     notes = {
         **source.notes,
-        "copies_across_official_test": int(np.isin(copies[test], copies[train]).sum()),
+        "copies_across_official_test": int(np.isin(copies[test], copies[np.concatenate([train, valid])]).sum()),
         "copies_left_out_of_retain": int(twins.sum()),
+        "copies_left_out_of_valid": sizes[0] - len(valid),
+        "copies_left_out_of_test": sizes[1] - len(test),
     }
     splits = {"retain": retain, "forget": np.asarray(chosen), "valid": valid, "test": test}
     return _compact(source, labels, splits, mean, std, kind, notes, rng)
+
+
+def _split(
+    source: Source,
+    copies: np.ndarray,
+    rng: np.random.Generator,
+    trained_on: np.ndarray | None,
+    train_limit: int | None,
+    test_limit: int | None,
+    valid_fraction: float,
+    test_fraction: float,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Train, valid and test from whole units. trained_on: images that, with the rest of their units, must be in train."""
+    units = _units(copies if source.groups is None else source.groups)
+    if source.official_test is not None:
+        test = _limited(rng.permutation(np.flatnonzero(source.official_test)), test_limit)
+        units = [kept for unit in units if len(kept := unit[~source.official_test[unit]])]
+    units = [units[i] for i in rng.permutation(len(units))]
+    held = []
+    if trained_on is not None:
+        wanted_in = np.zeros(len(copies), bool)
+        wanted_in[trained_on] = True
+        held = [unit for unit in units if wanted_in[unit].any()]
+        units = [unit for unit in units if not wanted_in[unit].any()]
+    if source.official_test is None:
+        wanted = round(test_fraction * len(copies)) if test_limit is None else test_limit
+        test, units = _take(units, wanted, exact=source.groups is None)
+    room = sum(map(len, units)) + sum(map(len, held))
+    wanted = min(room, train_limit * (1 + valid_fraction)) if train_limit else room
+    valid, units = _take(units, round(wanted * valid_fraction / (1 + valid_fraction)), exact=source.groups is None)
+    train, _ = _take(held + units, train_limit or room, exact=source.groups is None)
+    return train, valid, test
 
 
 class _Candidates:
@@ -110,18 +154,34 @@ def _forget_random(of: _Candidates, *, n: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _forget_class(of: _Candidates, *, label: int) -> tuple[np.ndarray, np.ndarray]:
     """All training images of class ``forget.label``."""
-    if not 0 <= label < of.source.classes:
+    if not _is_whole(label) or not 0 <= label < of.source.classes:
         raise UserError(f"forget.label={label}: expected a class from 0 to {of.source.classes - 1}")
     return of.train[of.labels[of.train] == label], of.labels
 
 
-def _forget_groups(of: _Candidates, *, n: int, ids: Sequence[int] | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """All training images of ``forget.n`` people drawn at random, or of the people listed in ``forget.ids``."""
+def _forget_class_part(of: _Candidates, *, label: int, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """``forget.n`` training images of class ``forget.label``, copies of one image together."""
+    whole, _ = _forget_class(of, label=label)
+    _check_size("forget.n", n, len(whole), f"training images of class {label}")
+    chosen, _ = _forget_random(_Candidates(whole, of.labels, of.source, of.copies, of.rng), n=n)
+    return chosen, of.labels
+
+
+def _forget_groups(
+    of: _Candidates, *, n: int | None = None, ids: Sequence[int] | None = None, fraction: float | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """All training images of ``forget.n`` people drawn at random, of a fraction of the people, or of those in ``forget.ids``."""
     if of.source.groups is None:
         raise UserError(f"forget=groups needs data with group ids (writers, subjects); '{of.source.name}' has none")
     groups = of.source.groups[of.train]
     present = np.unique(groups)
     if ids is None:
+        if fraction is not None:
+            if not 0 < fraction < 1:
+                raise UserError(f"forget.fraction={fraction}: expected a share between 0 and 1")
+            n = max(1, round(fraction * len(present)))
+        if n is None:
+            raise UserError("forget=groups needs forget.n, forget.fraction or forget.ids")
         _check_size("forget.n", n, len(present), "groups in the training set")
         ids = of.rng.choice(present, n, replace=False).tolist()
     elif missing := sorted(set(ids) - set(present.tolist())):
@@ -131,25 +191,73 @@ def _forget_groups(of: _Candidates, *, n: int, ids: Sequence[int] | None = None)
     return of.train[np.isin(groups, list(ids))], of.labels
 
 
+def _forget_listed(of: _Candidates, *, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The images with the given numbers in the source."""
+    outside = np.setdiff1d(chosen, of.train)
+    if len(outside):
+        raise UserError(
+            f"forget: {len(outside)} of the {len(chosen)} listed images are not training images (they belong to an official "
+            f"valid or test set, or data.train_limit={len(of.train)} leaves no room), such as {outside[:5].tolist()}"
+        )
+    return chosen, of.labels
+
+
+def _forget_official(of: _Candidates) -> tuple[np.ndarray, np.ndarray]:
+    """The forget set that the data come with."""
+    official = of.source.official_splits or {}
+    if "forget" not in official:
+        raise UserError(f"forget=official needs data that come with a forget set; '{of.source.name}' do not")
+    return of.train[np.isin(of.train, official["forget"])], of.labels
+
+
 def _forget_mislabelled(of: _Candidates, *, n: int) -> tuple[np.ndarray, np.ndarray]:
     """``forget.n`` training images given a wrong label, drawn uniformly; that label is the one trained on and scored."""
     chosen, labels = _forget_random(of, n=n)
     labels = labels.copy()
-    labels[chosen] = (labels[chosen] + of.rng.integers(1, of.source.classes, len(chosen))) % of.source.classes
+    true = of.source.labels[chosen]  # not the label after noise: a second change could put it right again
+    labels[chosen] = (true + of.rng.integers(1, of.source.classes, len(chosen))) % of.source.classes
     return chosen, labels
 
 
 _FORGET: dict[str, Callable[..., tuple[np.ndarray, np.ndarray]]] = {
     "random": _forget_random,
     "class": _forget_class,
+    "class_part": _forget_class_part,
     "groups": _forget_groups,
     "mislabelled": _forget_mislabelled,
+    "official": _forget_official,
+    "file": _forget_listed,
+    "memorised": _forget_listed,
 }
 
 
 def _check_size(key: str, n: int, available: int, what: str) -> None:
-    if not 0 < n < available:
-        raise UserError(f"{key}={n}: expected 1 to {available - 1} (there are {available} {what})")
+    if available < 2:
+        raise UserError(f"{key}={n}: there are only {available} {what}; the data is too small for these splits")
+    if not _is_whole(n) or not 0 < n < available:
+        raise UserError(f"{key}={n}: expected a whole number from 1 to {available - 1} (there are {available} {what})")
+
+
+def _check_sizes(train_limit: Any, test_limit: Any, valid_fraction: Any, test_fraction: Any) -> None:
+    for key, limit in (("train_limit", train_limit), ("test_limit", test_limit)):
+        if limit is not None and not (_is_whole(limit) and limit > 0):
+            raise UserError(f"data.{key}={limit}: expected a whole number from 1, or null for no limit")
+    if not _is_number(valid_fraction) or not 0 < valid_fraction < np.inf:
+        raise UserError(f"data.valid_fraction={valid_fraction}: expected a number above 0, a share of the training set")
+    if not _is_number(test_fraction) or not 0 < test_fraction < 1:
+        raise UserError(f"data.test_fraction={test_fraction}: expected a share between 0 and 1")
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _without_copies(indices: np.ndarray, others: np.ndarray, copies: np.ndarray) -> np.ndarray:
+    return indices[~np.isin(copies[indices], copies[others])]
 
 
 def _copies(images: np.ndarray) -> np.ndarray:
@@ -190,7 +298,7 @@ def _limited(indices: np.ndarray, limit: int | None) -> np.ndarray:
 def _with_label_noise(
     labels: np.ndarray, classes: int, share: float, copies: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    if not 0 <= share < 1:
+    if not _is_number(share) or not 0 <= share < 1:
         raise UserError(f"data.label_noise={share}: expected a share from 0 up to, but not including, 1")
     if share == 0:
         return labels

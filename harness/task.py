@@ -20,6 +20,8 @@ class Source:
 
     images: uint8 or float32 [n, H, W, C]; labels: int64 [n] in 0..classes-1; groups: int64 [n] (writer, subject) or None;
     official_test: bool [n], the images of a test set fixed by the data's publisher, or None when we make the test split.
+    official_splits: index sets ``train``, ``valid``, ``test`` and perhaps ``forget``, where the publisher fixed all of them.
+    alike: int64 [n], equal for images that no split we make may separate; None: byte-identical images only.
     ``notes`` counts what a reader should know (skipped files, say).
     """
 
@@ -29,6 +31,8 @@ class Source:
     classes: int
     groups: np.ndarray | None = None
     official_test: np.ndarray | None = None
+    official_splits: Mapping[str, np.ndarray] | None = None
+    alike: np.ndarray | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)
 
 

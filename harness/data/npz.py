@@ -8,6 +8,7 @@ optionally ``train_groups`` [n], integer ids of the people the images show; ``te
 from __future__ import annotations
 
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -20,25 +21,36 @@ def npz(path: str | None = None) -> Source:
     """Read ``path``. Raises UserError naming the array that is missing or malformed and what was expected."""
     if not path:
         raise UserError("data=npz needs data.path=FILE.npz")
-    file = Path(path).expanduser()
+    file = Path(str(path)).expanduser()
     if not file.is_file():
         raise UserError(f"data.path={path}: no such file")
     try:
-        with np.load(file, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise UserError(
-                    f"data.path={path}: a single array; expected an .npz with train_images and train_labels"
-                )
-            arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        archive = np.load(file, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise UserError(f"data.path={path}: a single array; expected an .npz with train_images and train_labels")
+        with archive:
+            present = sorted(archive.files)
+            arrays = {name: _array(archive, name, file) for name in _ARRAYS if name in present}
+    except _UNREADABLE as error:
         raise UserError(f"data.path={path}: not a readable .npz file ({error})") from error
+    for name in ("train_images", "train_labels"):
+        if name not in arrays:
+            raise UserError(f"{file}: array '{name}' is missing; found {', '.join(present) or 'nothing'}")
     return _source(arrays, file)
 
 
+_ARRAYS = tuple(f"{part}_{what}" for part in ("train", "test") for what in ("images", "labels", "groups"))
+_UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
+
+
+def _array(archive: np.lib.npyio.NpzFile, name: str, file: Path) -> np.ndarray:
+    try:
+        return archive[name]
+    except _UNREADABLE as error:
+        raise UserError(f"{file}: {name} cannot be read ({error})") from error
+
+
 def _source(arrays: dict[str, np.ndarray], file: Path) -> Source:
-    for name in ("train_images", "train_labels"):
-        if name not in arrays:
-            raise UserError(f"{file}: array '{name}' is missing; found {', '.join(sorted(arrays)) or 'nothing'}")
     if ("test_images" in arrays) != ("test_labels" in arrays):
         raise UserError(f"{file}: test_images and test_labels must come together")
     parts = ["train", "test"] if "test_images" in arrays else ["train"]
@@ -53,6 +65,11 @@ def _source(arrays: dict[str, np.ndarray], file: Path) -> Source:
     classes = int(labels[0].max()) + 1
     if classes < 2:
         raise UserError(f"{file}: train_labels holds a single class; expected at least two")
+    if classes > len(images[0]):
+        raise UserError(
+            f"{file}: train_labels goes up to {classes - 1} for {len(images[0])} images; expected integers from 0 to "
+            "the number of classes - 1"
+        )
     if labels[-1].max() >= classes:
         raise UserError(f"{file}: test_labels goes up to {labels[-1].max()}, train_labels only to {classes - 1}")
     groups = None

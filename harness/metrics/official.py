@@ -11,10 +11,11 @@ The evaluator tries the attacks one by one (seconds per example). The numbers he
 * ε of every possible pair of counts is tabulated once (:func:`_attack_table`), and a pair is one integer, its place
   in that table. The place of an interval [l, r] is (place of "everything up to r") − (place of "everything below l");
 * the pair changes only where a grid point passes a sample, and on an even grid that point is found by a
-  division and one literal comparison (:func:`_first_index`): nothing is searched;
+  division and one literal comparison (:func:`_first_index`), without a search;
 * the left ends l of the intervals form an even grid whose step is usually that of the right ends r, so the 160,000
-  of them collapse onto 799 diagonals i + j (:func:`_interval_diagonal`). Where rounding decides on which side of a
-  sample a grid point lies, it is evaluated literally, in the evaluator's own order of operations.
+  of them collapse onto 799 diagonals i + j (:func:`_interval_diagonal`); where the grids are not aligned, every left
+  end is evaluated (:func:`_interval_literal`). Where rounding decides on which side of a sample a grid point lies, it
+  is done literally, in the evaluator's own order of operations.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ def confidences(logits: Any, labels: Any) -> Floats:
     Raises:
         ValueError: a shape does not fit, or a label is out of range.
 
-    Source: the organisers' evaluator, ``compute_logit_scaled_confidence`` in their metric note.
+    Source: the organisers' evaluator (google-deepmind/unlearning_evaluation, commit ffae0ff).
     """
     z = _as_numpy(logits)
     y = _as_numpy(labels)
@@ -169,7 +170,8 @@ def points(epsilons: Any, *, n: int) -> Floats:
 def forgetting_quality(epsilons: Any, *, n: int) -> float:
     """Forgetting quality F: mean points over the forget set, in [0, 1].
 
-    A perfect method does not reach 1: independent samples of one distribution score about 0.1 to 0.2.
+    A perfect method does not reach 1: ε is a maximum over very many attacks, so independent samples of one distribution
+    differ too. The reachable best depends on the task and on n and has to be measured on retrained models.
 
     Args:
         epsilons: [S], from :func:`official_epsilons`.
@@ -212,7 +214,7 @@ def competition_score(quality: float, *, unlearned: Mapping[str, Floats], retrai
             direction="higher",
             ideal=None,
             range=(0.0, 1.0),
-            meaning="mean points of ε over the forget set; the ideal is that of the retrain row, about 0.1 to 0.2",
+            meaning="mean points of ε over the forget set; the reachable best is the value of the retrain row",
         ),
         Column(
             name="epsilon_median",
