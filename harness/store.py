@@ -173,7 +173,5 @@ def _checksum(arrays: Mapping[str, Tensor], facts: str) -> str:
     for name in sorted(arrays):
         array = arrays[name]
         digest.update(f"{name}|{array.dtype}|{tuple(array.shape)}".encode())
-        digest.update(
-            array.view(torch.uint8).numpy().tobytes() if array.numel() and array.ndim else array.numpy().tobytes()
-        )
+        digest.update(array.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
