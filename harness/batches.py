@@ -117,7 +117,16 @@ class Split:
         """The images whose class is marked in ``classes``, bool [classes]; raises ValueError as ``label_counts``."""
         if self._index.ndim != 1:
             raise ValueError("each model has its own subset here, so there is no one selection")
-        return Split(self._images, self._index[classes[self._images.labels[self._index]]], self._rng)
+        labels = self._images.labels[self._index]
+        chosen = torch.isin(labels, classes.to(labels.device).nonzero().flatten())
+        return Split(self._images, self._index[chosen], self._rng)
+
+    def random_of_each_class(self, n: int) -> Split:
+        """At most ``n`` images of every class at random, each model its own; raises ValueError as ``label_counts``."""
+        present = self._images.labels[self._index].unique()
+        marks = torch.arange(int(present.max()) + 1, device=present.device)
+        parts = [self.of_classes(marks == label).random_subset(n)._index for label in present]
+        return Split(self._images, torch.cat(parts, dim=-1), self._rng)
 
     def mixed_with(self, other: Split, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """One pass over both splits shuffled together: x, y and whether an image is from this split, bool [*lead, B]."""
@@ -157,6 +166,14 @@ class Data:
     valid: Split
     classes: int
     recipe: Recipe  # how the originals were trained
+
+    @property
+    def forgotten_class(self) -> int | None:
+        """The class that is forgotten as a whole: all of forget has it, and nothing in retain does. Else None."""
+        present = self.forget.label_counts(self.classes).nonzero().flatten().tolist()
+        if len(present) == 1 and self.retain.label_counts(self.classes)[present[0]] == 0:
+            return int(present[0])
+        return None
 
 
 def method_data(task: Task, images: Images, rng: Rng, recipe: Recipe) -> Data:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from harness import memorisation
 from harness import methods as registry
+from harness import models as architectures
 from harness.cores import cores
 from harness.errors import UserError, unknown_name
 from harness.executor import Pool
 from harness.methods import MethodSpec
 from harness.metrics import Metric, get_metrics
+from harness.models import pretrained
 from harness.protocols import Protocol
 from harness.splits import make_task
 from harness.stages import Engine, Training, Unlearning
@@ -51,6 +55,9 @@ class Benchmark:
     stack: int | None
     cost_limit: float
     out: Path
+    forget: dict[str, Any] = field(default_factory=dict)  # the options the forget set was chosen by
+    preparation: Pool | None = None  # what must be trained before the forget set is known
+    prepared: bool = True  # False: the forget set is a stand-in of the right size
 
     @cached_property
     def originals(self) -> Training:
@@ -84,30 +91,51 @@ def from_config(cfg: DictConfig, store: Store, *, method_name: str | None = None
     Raises UserError for everything that is wrong with the configuration or with the data.
     """
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    task = _task(config["data"], config["forget"], config["split_seed"])
+    whole = {"split_seed": config["split_seed"]} | {f"seeds.{name}": seed for name, seed in config["seeds"].items()}
+    for key, value in whole.items():
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise UserError(f"{key}={value}: expected a whole number")
+    if not isinstance(config["cost_limit"], int | float):
+        raise UserError(f"cost_limit={config['cost_limit']}: expected a number, a share of the time of retraining")
     recipe = Recipe.from_config(config["train"])
+    device = _device(str(config["device"]))
+    engine = Engine(device, _stacked(config["engine"], device))
+    forget, split_seed = config["forget"], config["split_seed"]
+    task_of = _splitter(config["data"], split_seed)
+    memorised = memorisation.Wanted.from_config(forget) if forget.get("kind") == "memorised" else None
+    task = task_of(forget=forget if memorised is None else {"kind": "memorised"})
     store.put_task(task)
-    device = _device(config["device"])
+    model = _model(config["model"], task)
+    preparation, prepared = None, True
+    if memorised is not None:
+        preparation = memorised.pool(Training(task.hash, model, recipe, "subset", split_seed, engine))
+        images, prepared = memorised.images(task, preparation, store)
+        task = task_of(forget={"kind": "memorised", "chosen": images})
+        store.put_task(task)
     references: dict[str, str] = config["references"]
     return Benchmark(
         task=task,
-        split_seed=config["split_seed"],
-        model=_model(config["model"]),
+        split_seed=split_seed,
+        model=model,
         recipe=recipe,
         protocol=Protocol.from_config(config["protocol"]),
         methods=_methods(config, method_name, task.name, tuple(references.values())),
         ceiling=references["ceiling"],
         metrics=tuple(_metrics(config["metrics"])),
         seeds=dict(config["seeds"]),
-        engine=Engine(device, _stacked(config["engine"], device)),
+        engine=engine,
         workers=_whole("workers", config["workers"]) or cores(),
         stack=_whole("stack", config["stack"]),
         cost_limit=float(config["cost_limit"]),
         out=Path(config["out"] or "runs/latest").expanduser(),
+        forget=forget,
+        preparation=preparation,
+        prepared=prepared,
     )
 
 
-def _task(data: dict[str, Any], forget: dict[str, Any], split_seed: int) -> Task:
+def _splitter(data: dict[str, Any], split_seed: int) -> Callable[..., Task]:
+    """The data, loaded; a function of the forget set that splits them."""
     from hydra.utils import get_method
 
     options = dict(data)
@@ -120,13 +148,24 @@ def _task(data: dict[str, Any], forget: dict[str, Any], split_seed: int) -> Task
     source = load(**options)
     if not isinstance(source, Source):
         raise UserError(f"data._target_={data['_target_']} returned a {type(source).__name__}; expected a Source")
-    return make_task(source, forget=forget, split_seed=split_seed, **splits)
+    return partial(make_task, source, split_seed=split_seed, **splits)
 
 
-def _model(node: dict[str, Any]) -> dict[str, Any]:
+def _model(node: dict[str, Any], task: Task) -> dict[str, Any]:
     if "_target_" not in node:
         raise UserError("model has no _target_; choose one with model=NAME (unlearn list models)")
-    return node
+    weights = node.get("pretrained")
+    node = {key: value for key, value in node.items() if key != "pretrained"}
+    try:
+        net = architectures.build(node, classes=task.classes, channels=task.images.shape[-1], seed=0)
+    except Exception as error:  # whatever the model's constructor raises
+        raise UserError(f"model: {' '.join(str(error).split())}") from error
+    if not weights:
+        return node
+    fresh = pretrained.load(net, weights)
+    if fresh:
+        print(f"{weights} fits but for {', '.join(fresh)}: freshly initialised", file=sys.stderr)
+    return {**node, "pretrained": weights, "pretrained_sha256": pretrained.sha256_of(weights)}
 
 
 def _methods(
@@ -146,7 +185,9 @@ def _methods(
     else:
         names = config["methods"]
         names = registry.available() if names == "all" else [names] if isinstance(names, str) else names
-        chosen = [registry.spec(name, task=task, recipe=recipe) for name in names]
+        if not isinstance(names, list):
+            raise UserError(f"methods={names}: expected all, or a list such as methods=[{','.join(references)}]")
+        chosen = [registry.spec(str(name), task=task, recipe=recipe) for name in names]
     for spec in chosen:
         spec.build()
     seen: dict[Any, MethodSpec] = {(s.name, s.recipe): s for s in [*reference_specs, *chosen]}
@@ -160,8 +201,10 @@ def _changes(name: str, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _metrics(names: Any) -> list[Metric]:
+    if not isinstance(names, str | list):
+        raise UserError(f"metrics={names}: expected a list of names (unlearn list metrics)")
     try:
-        return get_metrics([names] if isinstance(names, str) else list(names))
+        return get_metrics([names] if isinstance(names, str) else list(map(str, names)))
     except ValueError as error:
         raise UserError(f"metrics: {error}") from error
 

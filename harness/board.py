@@ -17,8 +17,8 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 from rich.terminal_theme import DEFAULT_TERMINAL_THEME
+from rich.text import Text
 
 from harness.errors import UserError
 from harness.results import CellResult, read_all
@@ -77,7 +77,8 @@ def build(cells: Sequence[CellResult]) -> list[Board]:
     groups: dict[str, list[CellResult]] = {}
     for cell in cells:
         groups.setdefault(_board_key(cell), []).append(cell)
-    return sorted((_board(key, group) for key, group in groups.items()), key=lambda board: board.title)
+    titles = _titles({key: group[0] for key, group in groups.items()})
+    return sorted((_board(key, group, titles[key]) for key, group in groups.items()), key=lambda board: board.title)
 
 
 def write(folder: Path, boards: Sequence[Board]) -> None:
@@ -100,13 +101,13 @@ def _board_key(cell: CellResult) -> str:
     return json.dumps(parts, sort_keys=True)
 
 
-def _board(key: str, cells: list[CellResult]) -> Board:
+def _board(key: str, cells: list[CellResult], title: str) -> Board:
     rows: dict[tuple[str, str, str, str], list[CellResult]] = {}
     for cell in cells:
         parameters = json.dumps(cell.parameters, sort_keys=True)
         rows.setdefault((cell.method, cell.recipe, cell.target, parameters), []).append(cell)
     flops = _retraining_flops(cells)
-    table = pd.DataFrame([_row(group, flops) for group in rows.values()])
+    table = pd.DataFrame([_row(group, flops, title) for group in rows.values()])
     ok = table["status"] == "ok"
     usable = ok & table["score"].notna()
     table = table.assign(_ok=ok, _usable=usable, _score=table["score"].where(usable))
@@ -115,17 +116,16 @@ def _board(key: str, cells: list[CellResult]) -> Board:
     table["rank"] = [str(i + 1) if usable else "" for i, usable in enumerate(table.pop("_usable"))]
     table = table.drop(columns=["_ok", "_score"])
     extra = [name for name in table.columns if name not in COLUMNS and name not in _LAST]
-    first = cells[0]
     return Board(
         key=key,
-        title=_title(first),
+        title=title,
         rows=table.reindex(columns=[*COLUMNS, *extra, *_LAST]),
         nulls=_nulls(cells),
         warnings=list(dict.fromkeys(_named(warning, cell) for cell in cells for warning in cell.warnings)),
     )
 
 
-def _row(cells: list[CellResult], retraining_flops: float | None) -> dict[str, Any]:
+def _row(cells: list[CellResult], retraining_flops: float | None, title: str) -> dict[str, Any]:
     """One method: the mean over its seeds and experiments, and the standard deviation of the score between them."""
     first = cells[0]
     ok = [cell for cell in cells if cell.status == "ok"]
@@ -142,7 +142,7 @@ def _row(cells: list[CellResult], retraining_flops: float | None) -> dict[str, A
         "model": str(first.model.get("_target_", "")).rpartition(".")[2],
         "estimator": first.estimator,
         "task_hash": first.task.hash,
-        "board": _title(first),
+        "board": title,
         "nan_draws": sum(cell.nan_draws for cell in cells),
     }
     for name in dict.fromkeys(name for cell in ok for name in cell.metrics):
@@ -187,6 +187,24 @@ def _nulls(cells: list[CellResult]) -> dict[str, tuple[float, float, float]]:
             if null is not None and null.mean is not None and null.low is not None and null.high is not None:
                 found.setdefault(name, (null.mean, null.low, null.high))
     return found
+
+
+def _titles(cells: dict[str, CellResult]) -> dict[str, str]:
+    """A title for each board; boards whose titles would be equal also say in which settings they differ."""
+    titles = {key: _title(cell) for key, cell in cells.items()}
+    for key, cell in cells.items():
+        alike = [other for k, other in cells.items() if _title(other) == _title(cell)]
+        settings = [_settings(other) for other in alike]
+        differing = [s for s in _settings(cell) if len({repr(other.get(s)) for other in settings}) > 1]
+        titles[key] += "".join(f", {name}={_settings(cell)[name]}" for name in differing)
+    return titles
+
+
+def _settings(cell: CellResult) -> dict[str, Any]:
+    nodes = (("model", cell.model), ("train", cell.training))
+    return {f"{group}.{key}": value for group, node in nodes for key, value in node.items()} | {
+        "estimator": cell.estimator
+    }
 
 
 def _title(cell: CellResult) -> str:
@@ -292,7 +310,7 @@ def _footnotes(board: Board) -> list[str]:
         ]
         notes.append("null, retrained against retrained at this N, mean and central 95 %: " + ", ".join(texts))
     for _, row in rows[rows["status"] != "ok"].iterrows():
-        notes.append(f"{row['method']}: {row['status'].replace('_', ' ')}: {row['reason']}")
+        notes.append(f"{row['method']}: {row['status'].replace('_', ' ')}: {' '.join(str(row['reason']).split())}")
     if (rows["over_limit"] == True).any():  # noqa: E712 - the column also holds missing values
         notes.append("! dearer than the cost limit: the competition would have rejected it")
     if (rows["comparable_cost"] == False).any():  # noqa: E712

@@ -76,7 +76,8 @@ def _about(group: str, name: str) -> str:
     target = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("_target_:")), "")
     if group == "method":
         return _docstring(target.rpartition(".")[0])
-    return next((line.removeprefix("#").strip() for line in lines if line.startswith("#")), "")
+    comments = (line.removeprefix("#").strip() for line in lines if line.startswith("#"))
+    return next((comment for comment in comments if not comment.startswith("@")), "")
 
 
 def _metric_columns(name: str) -> str:

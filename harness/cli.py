@@ -73,7 +73,8 @@ def _hydra(arguments: list[str]) -> int:
 
     from harness.job import job
 
-    sys.argv = [sys.argv[0], *arguments]
+    # Hydra's parser wants all overrides in one place: what is not KEY=VALUE (-m, --cfg job) goes last.
+    sys.argv = [sys.argv[0], *sorted(arguments, key=lambda a: a.startswith("-") or ("=" not in a and a[:1] != "~"))]
     os.environ.setdefault("HYDRA_FULL_ERROR", "0")
     try:
         hydra.main(version_base="1.3", config_path="pkg://harness.conf", config_name="unlearn")(job)()

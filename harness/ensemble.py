@@ -81,7 +81,10 @@ class Ensemble(ABC):
     def apply(self, optimizer: torch.optim.Optimizer, gradients: dict[str, Tensor]) -> None:
         """Let ``optimizer`` step along ``gradients``; parameters without one stay as they are."""
         for name, parameter in self.parameters.items():
-            parameter.grad = gradients.get(name)
+            gradient = gradients.get(name)
+            if gradient is not None and gradient.stride() != parameter.stride():
+                gradient = torch.empty_like(parameter).copy_(gradient)  # fused optimisers walk both by memory order
+            parameter.grad = gradient
         optimizer.step()
 
     def sgd(
@@ -119,11 +122,11 @@ class Ensemble(ABC):
         self.map_models(without_gradients, rng, *extras)
 
     def reinitialise(self, rng: Rng) -> None:
-        """Give every model fresh random weights, drawn as its constructor draws them."""
+        """Give every model fresh random weights, drawn as its constructor draws them; dropout streams go on."""
         if self._build is None:
             raise RuntimeError("this ensemble does not know how its models are built")
         nets = [self._build(seed) for seed in rng.seeds()]
-        self.load_models([dict([*net.named_parameters(), *net.named_buffers()]) for net in nets])
+        self.load_models([net.state_dict() for net in nets])  # without what is not persistent: the streams
 
     def train(self, mode: bool = True) -> None:
         """Batch norm by batch statistics, dropout on; every phase of a method starts in this mode."""
@@ -359,4 +362,6 @@ def _checked_state(net: nn.Module, ensemble: Ensemble) -> dict[str, Tensor]:
                 f"the method changed '{name}' from shape {tuple(tensor.shape[lead:])} to {tuple(state[name].shape)}; "
                 "unlearned models must keep the architecture"
             )
+    if added := [name for name, _ in net.named_parameters() if name not in ensemble.parameters]:
+        raise ValueError(f"the method added '{added[0]}' to the model; unlearned models must keep the architecture")
     return state

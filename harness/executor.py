@@ -28,9 +28,11 @@ import torch
 from harness.cores import core_slot
 from harness.errors import NotApplicable, UserError
 from harness.stages import Stage, Training, Unlearning
-from harness.store import Damaged, Store
+from harness.store import Damaged, Missing, Store
 
 _CRASHES_ALLOWED = 2
+# Imported once and inherited by every worker. A torch optimiser imports torch._dynamo at its first step: two seconds each.
+_PRELOADED = ["harness.executor", "harness.benchmark", "hydra.utils", "torch._dynamo"]
 _POLL_SECONDS = 0.05
 
 
@@ -55,6 +57,10 @@ class Failure:
 class _Unit:
     stage: Stage
     draws: tuple[int, ...]
+
+    @property
+    def id(self) -> tuple[str, tuple[int, ...]]:
+        return self.stage.key, self.draws
 
 
 @dataclass(frozen=True)
@@ -133,11 +139,22 @@ class Executor:
         made = 0
         while waiting or futures:
             while waiting and len(futures) < self.workers + 1:  # one ahead, so that no worker waits for this process
+                # One dying worker takes the whole pool down. Whatever was in flight then runs alone from now on: if its
+                # worker dies again, it is to blame.
+                if futures and any(crashes[unit.id] for unit in (waiting[-1], *futures.values())):
+                    break
                 unit = waiting.pop()
-                if unit.stage.key not in failures:
+                if unit.stage.key in failures:
+                    continue
+                try:
                     futures[self._workers().submit(_work, self.store.root, unit.stage, unit.draws)] = unit
+                except BrokenProcessPool:  # a worker died since the last look
+                    waiting.append(unit)
+                    if not futures:
+                        self._stop()
+                    break
             if not futures:
-                break
+                continue
             done, _ = wait(futures, return_when=FIRST_COMPLETED)
             for future in done:
                 unit = futures.pop(future)
@@ -148,8 +165,8 @@ class Executor:
                     futures.clear()
                     self._stop()
                     for victim in lost:
-                        crashes[victim.stage.key, victim.draws] += 1
-                        if crashes[victim.stage.key, victim.draws] > _CRASHES_ALLOWED:
+                        crashes[victim.id] += 1
+                        if crashes[victim.id] > _CRASHES_ALLOWED:
                             outcome = _Outcome(
                                 0, Failure("failed", "its worker process died (killed, or out of memory?)")
                             )
@@ -175,7 +192,7 @@ class Executor:
         if self._pool is None:
             context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
             if os.name == "posix":
-                context.set_forkserver_preload(["harness.executor"])
+                context.set_forkserver_preload(_PRELOADED)
             self._pool = ProcessPoolExecutor(self.workers, mp_context=context, initializer=_start_worker)
         return self._pool
 
@@ -213,7 +230,7 @@ def _work(root: Path, stage: Stage, draws: tuple[int, ...]) -> _Outcome:
             finished = stage.make(mine, store)
         except NotApplicable as why:
             return _Outcome(0, Failure("not_applicable", str(why)))
-        except Damaged:
+        except (Damaged, Missing):
             return _Outcome(0)  # a parent was set aside; the next round makes it again
         except UserError as error:
             return _Outcome(0, Failure("failed", str(error)))

@@ -12,9 +12,7 @@ from harness.errors import UserError
 from harness.store import write_atomically
 from harness.task import SPLITS, Task
 
-_FORMS = (
-    ".npy (integers), .txt (one number a line, # starts a comment), or .json (a list, or an object with a list 'forget')"
-)
+_FORMS = ".npy (integers), .txt (one number a line, # starts a comment), or .json (a list, or an object with a list 'forget')"
 
 
 def read_indices(path: str | None, n: int) -> np.ndarray:

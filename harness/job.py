@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from harness.benchmark import from_config
 from harness.errors import UserError
-from harness.run import run
+from harness.run import prepare, run
 from harness.seeds import seed_for
 from harness.store import Store, write_atomically
 
@@ -22,7 +22,10 @@ def job(cfg: DictConfig) -> str:
     hydra = HydraConfig.get()
     try:
         store = Store()
-        benchmark = from_config(cfg, store, method_name=hydra.runtime.choices.get("method"))
+        chosen = hydra.runtime.choices.get("method")
+        benchmark = from_config(cfg, store, method_name=chosen)
+        while prepare(benchmark, store):  # now the forget set can be chosen
+            benchmark = from_config(cfg, store, method_name=chosen)
         cells = run(benchmark, store)
     except UserError as error:
         return _error(cfg, hydra, str(error))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -24,7 +25,8 @@ def negative_cross_entropy(net: Net, x: Tensor, y: Tensor) -> Tensor:
 def mse_one_hot(net: Net, x: Tensor, y: Tensor, weight: Tensor | None = None) -> Tensor:
     """Mean over examples of ½‖logits − one-hot(y)‖², each example weighted by its class where weights are given."""
     logits = net(x)
-    per_example = (logits - F.one_hot(y, logits.shape[-1]).to(logits.dtype)).square().sum(-1) / 2
+    one_hot = (y[:, None] == torch.arange(logits.shape[-1], device=y.device)).to(logits.dtype)  # F.one_hot: not in vmap
+    per_example = (logits - one_hot).square().sum(-1) / 2
     if weight is None:
         return per_example.mean()
     return (weight[y] * per_example).sum() / weight[y].sum()

@@ -153,20 +153,36 @@ def resolve(target: str) -> Any:
 
 
 def source_hash(target: str) -> str:
-    """SHA-256 of the code of the file that defines the target, so that an edited method is never served from the store.
+    """SHA-256 of the code behind the target, so that an edited method is never served from the store.
 
-    Comments, docstrings and layout do not count.
+    That is the file that defines it and the modules of its own package that it imports, theirs included. Comments,
+    docstrings and layout do not count.
     """
     file = getattr(_module(target), "__file__", None)
     if file is None or not file.endswith(".py"):
         return "compiled"
-    tree = ast.parse(Path(file).read_text())
+    code: dict[str, str] = {}
+    _collect_code(Path(file), "" if ":" in target else target.partition(".")[0], code)
+    return hashlib.sha256("".join(code.values()).encode()).hexdigest()[:16]
+
+
+def _collect_code(file: Path, package: str, code: dict[str, str]) -> None:
+    """The syntax tree of ``file`` and of what it imports from ``package``, by path, in the order found."""
+    if str(file) in code:
+        return
+    tree = ast.parse(file.read_text())
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(
-            node
-        ):
+        if isinstance(node, documented) and ast.get_docstring(node):
             del node.body[0]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16]
+    code[str(file)] = ast.dump(tree)
+    for node in ast.walk(tree):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+        for name in names:
+            spec = importlib.util.find_spec(name) if package and name.partition(".")[0] == package else None
+            if spec is not None and spec.origin and spec.origin.endswith(".py"):
+                _collect_code(Path(spec.origin), package, code)
 
 
 def _module(target: str) -> Any:

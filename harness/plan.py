@@ -1,22 +1,24 @@
-"""What a command would run: draws done and missing, the time and the disk they take. Computes no draw."""
+"""What a command would run: draws done and missing, the time, the disk and the memory they take. Computes no draw."""
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterable
+from functools import partial
 
 import torch
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
+from harness import needs
 from harness.batches import Images, split_of
 from harness.benchmark import Benchmark, from_config
 from harness.executor import Pool
 from harness.losses import cross_entropy
+from harness.memorisation import SubsetTraining
 from harness.seeds import Rng
-from harness.stages import Engine, Training, build_ensemble
+from harness.stages import Training, build_ensemble
 from harness.store import Damaged, Store
 
 _CALIBRATION_STEPS = 10
@@ -35,18 +37,19 @@ def _show(benchmark: Benchmark, store: Store, console: Console) -> None:
     task, protocol = benchmark.task, benchmark.protocol
     sizes = ", ".join(f"{name} {size}" for name, size in task.sizes().items())
     console.print(
-        f"[bold]{task.name}[/], forget={task.forget_kind}, {protocol.kind}, N = {protocol.n}: {sizes}; task {task.hash}"
+        f"[bold]{task.name}[/], forget={task.forget_kind}, {protocol.kind}, N = {protocol.n}: {sizes}; task {task.hash}",
+        soft_wrap=True,
     )
     training = _seconds(benchmark, Pool(benchmark.retrained, protocol.draws), store) or _calibrate(benchmark)
     table = Table("stage", "draws", "stored", "missing", "s/draw", "minutes", "MB", box=None)
     minutes = megabytes = 0.0
     unknown = 0
-    for pool in benchmark.pools():
+    for pool in needs.all_pools(benchmark):
         missing = store.missing(pool.stage.key, pool.draws)
         seconds = _seconds(benchmark, pool, store)
         if seconds is None and (isinstance(pool.stage, Training) or pool.stage.method.name == benchmark.ceiling):
-            seconds = training
-        size = _bytes(benchmark, pool) / 1e6
+            seconds = training * (pool.stage.share if isinstance(pool.stage, SubsetTraining) else 1.0)
+        size = needs.bytes_per_draw(benchmark, pool) / 1e6
         left = None if seconds is None else seconds * len(missing) / benchmark.parallel / 60
         unknown += left is None and bool(missing)
         minutes += left or 0
@@ -61,9 +64,21 @@ def _show(benchmark: Benchmark, store: Store, console: Console) -> None:
             f"{size * len(missing):.1f}",
         )
     console.print(table)
-    free = shutil.disk_usage(store.root).free / 1e6
     more = f" + {unknown} methods of unknown cost (none of their draws is stored yet)" if unknown else ""
-    console.print(f"about {minutes:.1f} minutes{more}; {megabytes:.0f} MB of disk in {store.root} ({free:.0f} MB free)")
+    free = needs.free_bytes(store) / 1e6
+    memory = needs.memory(benchmark)
+    where = "of the GPU" if benchmark.engine.device.startswith("cuda") else f"for {benchmark.workers} workers"
+    say = partial(console.print, soft_wrap=True)
+    say(f"about {minutes:.1f} minutes{more}")
+    say(f"{megabytes:.0f} MB of disk in {store.root} ({free:.0f} MB free)")
+    say(
+        f"about {memory.total(benchmark) / 1e9:.1f} GB of memory {where} ({memory.model / 1e6:.0f} MB for each model in "
+        "training, with its optimiser and activations)"
+    )
+    if not benchmark.prepared:
+        say("[yellow]the forget set is chosen when the subset models are trained; its size is as shown[/]")
+    if megabytes > free:
+        say("[bold red]the disk cannot hold this: unlearn would refuse to start[/]")
 
 
 def _seconds(benchmark: Benchmark, pool: Pool, store: Store) -> float | None:
@@ -96,14 +111,3 @@ def _calibrate(benchmark: Benchmark) -> float:
     torch.set_num_threads(threads)
     per_step = (time.perf_counter() - start) / _CALIBRATION_STEPS / models.size
     return per_step * split.steps(recipe.batch_size) * recipe.epochs
-
-
-def _bytes(benchmark: Benchmark, pool: Pool) -> float:
-    """Bytes a draw takes: float32 logits, and for originals the weights."""
-    task = benchmark.task
-    examples = len(task.retain_sample) + sum(len(task.splits[name]) for name in ("forget", "valid", "test"))
-    logits = 4.0 * task.classes * examples
-    if pool.stage is not benchmark.originals:
-        return logits
-    net = build_ensemble(benchmark.model, task, [0], engine=Engine("cpu", stacked=False), recipe=benchmark.recipe)
-    return logits + sum(p.numel() * p.element_size() for p in net.parameters.values())

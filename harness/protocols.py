@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 from harness.errors import UserError, unknown_name
@@ -28,7 +28,8 @@ class Protocol:
             raise unknown_name("protocol", self.kind, get_args(Kind))
         if not isinstance(self.n, int) or self.n < 2:
             raise UserError(f"protocol.n={self.n}: expected a whole number, at least 2 (scores need at least 8)")
-        if not isinstance(self.experiments, int) or self.experiments < 1 or (self.kind != "full" and self.experiments != 1):
+        whole = isinstance(self.experiments, int)
+        if not whole or self.experiments < 1 or (self.kind != "full" and self.experiments != 1):
             raise UserError(f"protocol.experiments={self.experiments}: only protocol=full repeats, at least once")
 
     @property
@@ -50,4 +51,8 @@ class Protocol:
 
     @classmethod
     def from_config(cls, node: dict[str, Any]) -> Protocol:
+        known = [field.name for field in fields(cls)]
+        for key in node:
+            if key not in known:
+                raise unknown_name("key protocol", key, known)
         return cls(**node)

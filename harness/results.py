@@ -120,10 +120,10 @@ def read(path: Path) -> CellResult:
 
 
 def read_all(folder: Path) -> list[CellResult]:
-    """All results below ``folder``, in the order of their file names."""
+    """All results below ``folder``, in the order of their file names; lists of splits (``tasks/``) are passed over."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such directory")
-    return [read(path) for path in sorted(folder.rglob("*.json"))]
+    return [read(path) for path in sorted(folder.rglob("*.json")) if path.parent.name != "tasks"]
 
 
 @lru_cache(maxsize=1)

@@ -6,39 +6,57 @@ import hashlib
 
 import numpy as np
 
-from harness import results, scoring
+from harness import models as architectures
+from harness import needs, results, scoring
 from harness.benchmark import Benchmark
 from harness.executor import Executor, Failure
+from harness.indices import write_audit
 from harness.plain import PlainFunction
 from harness.progress import Progress
 from harness.results import CellResult, Cost, ProtocolInfo, TaskInfo
 from harness.scoring import Outputs
 from harness.stacksize import stack_size
 from harness.stages import Unlearning
-from harness.store import Damaged, Store
+from harness.store import Damaged, Missing, Store
 
 ESTIMATOR = "official"
 
 
 def run(benchmark: Benchmark, store: Store, *, quiet: bool = False) -> list[CellResult]:
-    """Compute what is missing and write a result for every cell, failed ones included; returns the results."""
+    """Compute what is missing and write a result for every cell, failed ones included; returns the results.
+
+    Raises UserError, before anything is computed, if the store's disk cannot hold what is missing.
+    """
+    needs.check_disk(benchmark, store)
+    write_audit(benchmark.out / "tasks", benchmark.task, forget=benchmark.forget, split_seed=benchmark.split_seed)
     while True:
         failures = _fill(benchmark, store, quiet)
         try:
             return _score(benchmark, store, failures)
-        except Damaged:
+        except (Damaged, Missing):
             continue  # set aside by the store; made again
 
 
-def _fill(benchmark: Benchmark, store: Store, quiet: bool) -> dict[str, Failure]:
+def prepare(benchmark: Benchmark, store: Store, *, quiet: bool = False) -> bool:
+    """Train the models that the choice of the forget set needs; returns whether there was anything to do."""
+    if benchmark.preparation is None or benchmark.prepared:
+        return False
+    needs.check_disk(benchmark, store)
+    pools = [benchmark.preparation]
+    with _executor(benchmark, store) as executor, Progress(pools, store, quiet=quiet) as progress:
+        executor.fill(pools, progress.report)
+    return True
+
+
+def _executor(benchmark: Benchmark, store: Store) -> Executor:
     engine = benchmark.engine
-    pools = benchmark.pools()
-    on_gpu = engine.device.startswith("cuda")
     stack = benchmark.stack or stack_size(benchmark.originals, store) if engine.stacked else 1
-    with (
-        Executor(store, in_process=on_gpu, workers=benchmark.workers, stack=stack) as executor,
-        Progress(pools, store, quiet=quiet) as progress,
-    ):
+    return Executor(store, in_process=engine.device.startswith("cuda"), workers=benchmark.workers, stack=stack)
+
+
+def _fill(benchmark: Benchmark, store: Store, quiet: bool) -> dict[str, Failure]:
+    pools = benchmark.pools()
+    with _executor(benchmark, store) as executor, Progress(pools, store, quiet=quiet) as progress:
         failures = executor.fill(pools, progress.report)
         progress.message("counting operations")
         executor.count_flops([stage for stage in benchmark.unlearned if stage.key not in failures])
@@ -119,8 +137,8 @@ def _cell(benchmark: Benchmark, stage: Unlearning, experiment: int) -> CellResul
             split_seed=benchmark.split_seed,
             notes=dict(task.notes),
         ),
-        model=benchmark.model,
-        training=vars(benchmark.recipe),
+        model=architectures.identity(benchmark.model),
+        training={key: value for key, value in vars(benchmark.recipe).items() if value is not None},
         protocol=ProtocolInfo(
             kind=protocol.kind, n=protocol.n, experiments=protocol.experiments, experiment=experiment
         ),

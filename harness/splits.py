@@ -62,13 +62,13 @@ def make_task(
         train, valid = _limited(official["train"], train_limit), official["valid"]
         test = _limited(official["test"], test_limit)
     else:
-        train, valid, test = _split(
-            source, copies, rng, options.get("chosen"), train_limit, test_limit, valid_fraction, test_fraction
-        )
-    kind = str(forget.get("kind"))
-    if kind not in _FORGET:
-        raise unknown_name("forget set", kind, _FORGET)
-    options = {key: value for key, value in forget.items() if key != "kind"}
+        listed = options["chosen"] if kind == "file" else None
+        train, valid, test = _split(source, copies, rng, listed, train_limit, test_limit, valid_fraction, test_fraction)
+    sizes = len(valid), len(test)
+    if source.official_splits is None:  # splits of people, or of labels, may still hold copies of one image
+        valid = _without_copies(valid, train, copies)
+        if source.official_test is None:
+            test = _without_copies(test, np.concatenate([train, valid]), copies)
     candidates = _Candidates(train, labels, source, copies, rng)
     try:
         inspect.signature(_FORGET[kind]).bind(candidates, **options)
@@ -95,10 +95,12 @@ def make_task(
     notes = {
         **source.notes,
         "copies_across_official_test": int(np.isin(copies[test], copies[np.concatenate([train, valid])]).sum()),
-        "copies_left_out_of_retain": int(twins.sum()),
+        "copies_left_out_of_retain" if kind != "official" else "copies_across_official_forget": int(twins.sum()),
         "copies_left_out_of_valid": sizes[0] - len(valid),
         "copies_left_out_of_test": sizes[1] - len(test),
     }
+    if source.official_splits is not None:
+        notes["copies_across_official_valid"] = int(np.isin(copies[valid], copies[train]).sum())
     splits = {"retain": retain, "forget": np.asarray(chosen), "valid": valid, "test": test}
     return _compact(source, labels, splits, mean, std, kind, notes, rng)
 
@@ -126,8 +128,8 @@ def _split(
         held = [unit for unit in units if wanted_in[unit].any()]
         units = [unit for unit in units if not wanted_in[unit].any()]
     if source.official_test is None:
-        wanted = round(test_fraction * len(copies)) if test_limit is None else test_limit
-        test, units = _take(units, wanted, exact=source.groups is None)
+        size = round(test_fraction * len(copies)) if test_limit is None else test_limit
+        test, units = _take(units, size, exact=source.groups is None)
     room = sum(map(len, units)) + sum(map(len, held))
     wanted = min(room, train_limit * (1 + valid_fraction)) if train_limit else room
     valid, units = _take(units, round(wanted * valid_fraction / (1 + valid_fraction)), exact=source.groups is None)
@@ -202,6 +204,13 @@ def _forget_listed(of: _Candidates, *, chosen: np.ndarray) -> tuple[np.ndarray, 
     return chosen, of.labels
 
 
+def _forget_memorised(of: _Candidates, *, chosen: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """The images that ``harness.memorisation`` found; before it has, all copies of one image, so that there is a task."""
+    if chosen is None:
+        return of.train[of.copies[of.train] == of.copies[of.train[0]]], of.labels
+    return _forget_listed(of, chosen=chosen)
+
+
 def _forget_official(of: _Candidates) -> tuple[np.ndarray, np.ndarray]:
     """The forget set that the data come with."""
     official = of.source.official_splits or {}
@@ -227,7 +236,7 @@ _FORGET: dict[str, Callable[..., tuple[np.ndarray, np.ndarray]]] = {
     "mislabelled": _forget_mislabelled,
     "official": _forget_official,
     "file": _forget_listed,
-    "memorised": _forget_listed,
+    "memorised": _forget_memorised,
 }
 
 

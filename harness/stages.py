@@ -30,7 +30,7 @@ from harness.training import Recipe, train
 TRAINING_VERSION = 1
 UNLEARNING_VERSION = 1
 
-Role = Literal["original", "retrained"]
+Role = Literal["original", "retrained", "subset"]
 EVALUATED = ("retain", "forget", "valid", "test")
 
 
@@ -60,7 +60,10 @@ class Draw:
 
 @dataclass(frozen=True)
 class Training:
-    """Models trained from scratch: on retain + forget (``original``) or on retain alone (``retrained``)."""
+    """Models trained from scratch: on retain + forget (``original``) or on retain alone (``retrained``).
+
+    The third role, ``subset``, is :class:`harness.memorisation.SubsetTraining`'s.
+    """
 
     task_hash: str
     model: Mapping[str, Any]
@@ -75,7 +78,7 @@ class Training:
             "stage": "training",
             "version": TRAINING_VERSION,
             "task": self.task_hash,
-            "model": dict(self.model),
+            "model": architectures.identity(self.model),
             "recipe": self.recipe.identity,
             "role": self.role,
             "seed": self.seed,
@@ -95,20 +98,21 @@ class Training:
 
     def make(self, draws: Sequence[int], store: Store) -> list[Draw]:
         """Compute ``draws``; a sequential engine takes one at a time."""
-        task, images = _task_on_device(store.root, self.task_hash, self.engine.device, self.recipe.dtype)
+        task, images = task_on_device(store.root, self.task_hash, self.engine.device, self.recipe.dtype)
         self.warm_up(task, images)
         models = self._fresh(task, draws, self.engine)
         order = self._rng("order", draws)
         models.use_streams(self._rng("dropout", draws))
         used = ("retain", "forget") if self.role == "original" else ("retain",)
         data, valid = split_of(task, images, order, *used), split_of(task, images, order, "valid")
-        seconds = _timed(self.engine, lambda: train(models, data, valid, task.classes, self.recipe), models)
+        recipe = self.recipe.for_retrained() if self.role == "retrained" else self.recipe
+        seconds = timed(self.engine, lambda: train(models, data, valid, task.classes, recipe), models)
         return _finish(models, task, images, draws, seconds, keep_weights=self.role == "original")
 
     def restore(self, draws: Sequence[int], store: Store, engine: Engine | None = None) -> Ensemble:
         """The trained models of ``draws``, read back from the store, knowing their initial weights."""
         engine = engine or self.engine
-        task, _ = _task_on_device(store.root, self.task_hash, engine.device, self.recipe.dtype)
+        task, _ = task_on_device(store.root, self.task_hash, engine.device, self.recipe.dtype)
         models = self._fresh(task, draws, engine)
         models.remember(initial=models.snapshot())
         found = [store.get(self.key, draw, prefix="weights/")[0] for draw in draws]
@@ -179,7 +183,7 @@ class Unlearning:
     def make(self, draws: Sequence[int], store: Store) -> list[Draw]:
         """Compute ``draws`` from stored originals. Whatever the method raises passes through."""
         training = self.originals
-        task, images = _task_on_device(store.root, training.task_hash, self.engine.device, training.recipe.dtype)
+        task, images = task_on_device(store.root, training.task_hash, self.engine.device, training.recipe.dtype)
         training.warm_up(task, images)
         models = training.restore(self.parents(draws), store)
         models.use_streams(self._rng("dropout", draws))
@@ -187,7 +191,7 @@ class Unlearning:
         data = method_data(task, images, self._rng("order", draws), training.recipe)
         rng = self._rng("noise", draws)
         method = self.method.build()
-        seconds = _timed(self.engine, lambda: method.unlearn(models, data, rng), models)
+        seconds = timed(self.engine, lambda: method.unlearn(models, data, rng), models)
         return _finish(models, task, images, draws, seconds, keep_weights=False)
 
     def flops(self, store: Store) -> float:
@@ -196,7 +200,7 @@ class Unlearning:
 
         plain = Engine(self.engine.device, stacked=False)
         training = self.originals
-        task, images = _task_on_device(store.root, training.task_hash, plain.device, training.recipe.dtype)
+        task, images = task_on_device(store.root, training.task_hash, plain.device, training.recipe.dtype)
         models = training.restore([0], store, plain)
         rng = [Rng([seed_for("flops", purpose)], stacked=False) for purpose in ("order", "noise")]
         models.train()
@@ -231,7 +235,7 @@ def build_ensemble(
     return models
 
 
-def _timed(engine: Engine, work: Any, models: Ensemble) -> float:
+def timed(engine: Engine, work: Any, models: Ensemble) -> float:
     """Seconds per model of ``work``, the device synchronised before and after."""
     engine.synchronise()
     start = time.perf_counter()
@@ -263,6 +267,6 @@ def _outputs(models: Ensemble, task: Task, images: Images, name: str) -> Tensor:
 
 
 @lru_cache(maxsize=4)
-def _task_on_device(root: Any, task_hash: str, device: str, dtype: torch.dtype) -> tuple[Task, Images]:
+def task_on_device(root: Any, task_hash: str, device: str, dtype: torch.dtype) -> tuple[Task, Images]:
     task = Store(root).get_task(task_hash)
     return task, Images(task, device=torch.device(device), dtype=dtype)

@@ -13,7 +13,7 @@ import json
 import os
 import uuid
 from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,10 @@ from harness.task import Task
 
 class Damaged(Exception):
     """A stored draw failed its checksum and has been set aside."""
+
+
+class Missing(KeyError):
+    """A draw is not in the store (any more: another process may have found it damaged)."""
 
 
 def key_of(identity: Mapping[str, Any]) -> str:
@@ -79,11 +83,11 @@ class Store:
     def get(self, key: str, draw: int, *, prefix: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The tensors and facts of a draw; with ``prefix`` only the tensors whose name starts with it are returned.
 
-        Raises KeyError if it is not there, Damaged (after moving the file away) if it cannot be trusted.
+        Raises Missing if it is not there, Damaged (after moving the file away) if it cannot be trusted.
         """
         path = self.path(key, draw)
         if not path.exists():
-            raise KeyError(f"draw {draw} of {key}")
+            raise Missing(f"draw {draw} of {key}")
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
@@ -102,7 +106,8 @@ class Store:
         return _TryLock(self.root / "locks" / key / f"{draw:06d}.lock")
 
     def _set_aside(self, path: Path) -> None:
-        path.replace(path.with_name(f"{path.name}.damaged-{uuid.uuid4().hex[:8]}"))
+        with suppress(FileNotFoundError):  # another process was first
+            path.replace(path.with_name(f"{path.name}.damaged-{uuid.uuid4().hex[:8]}"))
 
     # --- tasks and small records --------------------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ class Source:
     images: uint8 or float32 [n, H, W, C]; labels: int64 [n] in 0..classes-1; groups: int64 [n] (writer, subject) or None;
     official_test: bool [n], the images of a test set fixed by the data's publisher, or None when we make the test split.
     official_splits: index sets ``train``, ``valid``, ``test`` and perhaps ``forget``, where the publisher fixed all of them.
-    alike: int64 [n], equal for images that no split we make may separate; None: byte-identical images only.
+    alike: int64 [n], for each image the first of those that no split we make may separate from it; None: its exact copies.
     ``notes`` counts what a reader should know (skipped files, say).
     """
 

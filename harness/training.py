@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_origin
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,11 @@ from harness.ensemble import Ensemble
 from harness.errors import UserError, unknown_name
 from harness.losses import cross_entropy, mse_one_hot
 
+_NUMBERS: dict[Any, tuple[Any, str]] = {
+    int: (int, "a whole number"),
+    int | None: (int | None, "a whole number, or null"),
+    float: (int | float, "a number"),
+}
 TrainableSubset = Literal["all", "bn", "head", "bn+head"]
 
 
@@ -24,7 +29,8 @@ class Recipe:
     schedule: ``constant``; ``cosine`` to 0, stepped once per epoch; ``one_cycle`` with peak ``lr``, stepped once per batch.
     class_weights: ``none`` or ``balanced`` (1 / count of the class in the training set).
     loss: ``cross_entropy``, or ``mse`` (½‖logits − one-hot‖²).
-    checkpoint: keep the ``last`` epoch, or the ``best`` on valid among the epochs from ``checkpoint_from`` (0-based) on.
+    checkpoint: keep the ``last`` epoch, or the ``best`` on valid among the epochs from ``checkpoint_from`` (0-based) on;
+        retrained models from ``retrained_checkpoint_from`` on, where it is given.
     trainable: the parameters that are trained; the others keep their initial values.
     l2_to_initial: coefficient λ of (λ/2)‖w − w₀‖², w₀ the weights training started from.
     precision: ``float32``, ``float64``, or ``bf16`` (autocast over float32 weights).
@@ -44,6 +50,7 @@ class Recipe:
     loss: Literal["cross_entropy", "mse"] = "cross_entropy"
     checkpoint: Literal["last", "best"] = "last"
     checkpoint_from: int = 0
+    retrained_checkpoint_from: int | None = None
     trainable: TrainableSubset = "all"
     freeze_batch_norm: bool = False
     l2_to_initial: float = 0.0
@@ -53,15 +60,20 @@ class Recipe:
         import typing
 
         for name, hint in typing.get_type_hints(type(self)).items():
-            if get_args(hint) and getattr(self, name) not in get_args(hint):
-                raise unknown_name(f"train.{name}", str(getattr(self, name)), get_args(hint))
+            value = getattr(self, name)
+            if get_origin(hint) is Literal and value not in get_args(hint):
+                raise unknown_name(f"train.{name}", str(value), get_args(hint))
+            if hint in _NUMBERS and (not isinstance(value, _NUMBERS[hint][0]) or isinstance(value, bool)):
+                raise UserError(f"train.{name}={value}: expected {_NUMBERS[hint][1]}")
+            if hint is bool and not isinstance(value, bool):
+                raise UserError(f"train.{name}={value}: expected true or false")
         for name, low in (("epochs", 1), ("batch_size", 1), ("lr", 0), ("weight_decay", 0), ("l2_to_initial", 0)):
             if getattr(self, name) < low:
                 raise UserError(f"train.{name}={getattr(self, name)}: expected at least {low}")
-        if self.checkpoint == "best" and not 0 <= self.checkpoint_from < self.epochs:
-            raise UserError(
-                f"train.checkpoint_from={self.checkpoint_from}: expected 0 to {self.epochs - 1} (epochs - 1)"
-            )
+        for name in ("checkpoint_from", "retrained_checkpoint_from"):
+            first = getattr(self, name)
+            if self.checkpoint == "best" and first is not None and not 0 <= first < self.epochs:
+                raise UserError(f"train.{name}={first}: expected 0 to {self.epochs - 1} (epochs - 1)")
 
     @classmethod
     def from_config(cls, node: dict[str, Any]) -> Recipe:
@@ -75,6 +87,12 @@ class Recipe:
     def identity(self) -> dict[str, Any]:
         """What differs from the defaults: a field added later, at its default, does not change old draws' addresses."""
         return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) != f.default}
+
+    def for_retrained(self) -> Recipe:
+        """The recipe that retrained models follow."""
+        if self.retrained_checkpoint_from is None:
+            return self
+        return replace(self, checkpoint_from=self.retrained_checkpoint_from)
 
     @property
     def dtype(self) -> torch.dtype:

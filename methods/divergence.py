@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -18,3 +19,9 @@ def kl(logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0) -> Tens
 def distillation(net: Net, teacher: Net, x: Tensor, temperature: float = 1.0) -> Tensor:
     """:func:`kl` of a student to a teacher on images x."""
     return kl(net(x), teacher(x).detach(), temperature)
+
+
+def without(logits: Tensor, y: Tensor) -> Tensor:
+    """The logits [B, C] with class y [B] taken out: its probability is 0, the others' are renormalised."""
+    classes = torch.arange(logits.shape[-1], device=logits.device)  # F.one_hot does not run under vmap
+    return logits.masked_fill(y[:, None] == classes, -1e10)

@@ -20,7 +20,7 @@ from harness.batches import Data
 from harness.ensemble import Ensemble
 from harness.losses import cross_entropy
 from harness.seeds import Rng
-from methods.gradients import masked_step
+from methods.gradients import masked_step, per_model
 from methods.surgery import add_noise, head, main_path_norms
 
 
@@ -63,7 +63,7 @@ class Sun:
         chosen = {name: (rank[..., i] < self.selected).to(models.dtype) for i, name in enumerate(pool(models.template))}
         ones = torch.ones(models.lead, device=models.device, dtype=models.dtype)
         return {
-            name: chosen.get(name, ones).reshape(*models.lead, *(1 for _ in parameter.shape[len(models.lead) :]))
+            name: per_model(chosen.get(name, ones), parameter, models.lead)
             for name, parameter in models.parameters.items()
         }
 

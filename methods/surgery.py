@@ -12,7 +12,7 @@ from torch import Tensor, nn
 _BatchNorm = nn.modules.batchnorm._BatchNorm
 
 
-def layers(net: nn.Module) -> list[nn.Module]:
+def layers(net: nn.Module) -> list[nn.Conv2d | nn.Linear]:
     """Convolutions and linear layers, in module order."""
     return [module for module in net.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
 
@@ -42,6 +42,18 @@ def names_in(net: nn.Module, *kinds: type[nn.Module]) -> list[str]:
 def head_names(net: nn.Module) -> set[str]:
     last = {id(p) for p in head(net).parameters()}
     return {name for name, p in net.named_parameters() if id(p) in last}
+
+
+def last_names(net: nn.Module, k: int) -> tuple[set[str], list[nn.Conv2d | nn.Linear]]:
+    """The last ``k`` convolutions and linear layers, and the names of their parameters and of all batch norms behind them."""
+    names: set[str] = set()
+    found: list[nn.Conv2d | nn.Linear] = []
+    for prefix, module in reversed(list(net.named_modules())):
+        if len(found) < k and isinstance(module, nn.Conv2d | nn.Linear | _BatchNorm):
+            names |= {f"{prefix}.{name}" if prefix else name for name, _ in module.named_parameters(recurse=False)}
+            if not isinstance(module, _BatchNorm):
+                found.append(module)
+    return names, found
 
 
 def in_shortcut(name: str) -> bool:

@@ -24,5 +24,5 @@ def age_bins(ages: np.ndarray, *, bins: int, binning: str) -> tuple[np.ndarray, 
     edges = np.quantile(ages, np.linspace(0, 1, bins + 1)[1:-1], method="higher")
     present, labels = np.unique(np.searchsorted(np.unique(edges), ages, side="right"), return_inverse=True)
     if len(present) < 2:
-        raise UserError(f"data.binning=count: the {len(ages)} ages give one bin only (ages {ages.min()} to {ages.max()})")
+        raise UserError(f"data.binning=count: {len(ages)} ages ({ages.min()} to {ages.max()}) give one bin only")
     return labels.astype(np.int64), len(present)

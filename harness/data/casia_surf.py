@@ -1,11 +1,11 @@
 """CASIA-SURF with ages: the data of the first unlearning competition, split as its organisers' evaluator splits them.
 
 Layout: ``Age_Gender.txt`` with a line ``PERSON AGE GENDER`` for each person, and the pictures in
-``WBackground/PART/PERSON/real.rssdk/color/*.jpg``. The label is the person's age in ten bins of equal width over the people in the
-list. Pictures, sorted by path, are shuffled by ``random.Random(43)`` and cut 80 / 10 / 10 into train, valid and test, so a
-person may be in all three. Forgotten are all training pictures of the first 15 people, in the order of their names, that
-the training set holds. Source: google-deepmind/unlearning_evaluation, surf.py. There, pictures are resized by torchvision with
-antialiasing; here by Pillow, which differs by rounding.
+``WBackground/PART/PERSON/real.rssdk/color/*.jpg``. The label is the person's age in ten bins of equal width over the
+people in the list. Pictures, sorted by path, are shuffled by ``random.Random(43)`` and cut 80 / 10 / 10 into train, valid
+and test, so a person may be in all three. Forgotten are all training pictures of the first 15 people, in the order of their
+names, that the training set holds. Source: google-deepmind/unlearning_evaluation, surf.py. There, pictures are resized by
+torchvision with antialiasing; here by Pillow, which differs by rounding.
 """
 
 from __future__ import annotations

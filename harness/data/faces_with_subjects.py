@@ -34,7 +34,9 @@ def faces_with_subjects(
     found = [(file, match) for file in files if (match := names.search(file.relative_to(base).as_posix()))]
     if not found:
         example = f", such as {files[0].relative_to(base).as_posix()}" if files else ""
-        raise UserError(f"data.root={root}: data.pattern={pattern} matches none of {len(files)} images{example}. {WHERE}")
+        raise UserError(
+            f"data.root={root}: data.pattern={pattern} matches none of {len(files)} images{example}. {WHERE}"
+        )
     if bad := [str(file) for file, match in found if not (match["age"] or "").isdigit()]:
         raise UserError(f"data.pattern={pattern}: the age is not a whole number in {', '.join(bad[:5])}")
     labels, classes = age_bins(np.array([int(match["age"]) for _, match in found]), bins=bins, binning=binning)

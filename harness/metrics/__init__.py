@@ -1,6 +1,9 @@
 """Metrics: what unlearned models say compared with what retrained models say."""
 
 from harness.metrics.base import Column, Draws, Metric, available, get_metrics
+from harness.metrics.certified import certified_epsilons
+from harness.metrics.exact import exact_epsilons
+from harness.metrics.gaussian import gaussian_epsilons
 from harness.metrics.kl import gaussian_kl
 from harness.metrics.ks import ks_test
 from harness.metrics.official import confidences, forgetting_quality, official_epsilons
@@ -10,8 +13,11 @@ __all__ = [
     "Draws",
     "Metric",
     "available",
+    "certified_epsilons",
     "confidences",
+    "exact_epsilons",
     "forgetting_quality",
+    "gaussian_epsilons",
     "gaussian_kl",
     "get_metrics",
     "ks_test",

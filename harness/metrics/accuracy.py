@@ -8,6 +8,8 @@ from harness.metrics.base import Column, Draws, metric
 
 __all__ = ["accuracy"]
 
+_PARTS = ("retain", "forget", "test")
+
 
 def _column(part: str) -> Column:
     return Column(
@@ -19,6 +21,16 @@ def _column(part: str) -> Column:
     )
 
 
+def _gap(part: str) -> Column:
+    return Column(
+        name=f"{part}_accuracy_gap",
+        direction="lower",
+        ideal=0.0,
+        range=(0.0, 1.0),
+        meaning=f"|{part} accuracy of the unlearned − of the retrained models|, means over draws",
+    )
+
+
 @metric(
     name="accuracy",
     needs={"accuracy"},
@@ -26,13 +38,9 @@ def _column(part: str) -> Column:
         _column("retain"),
         _column("forget"),
         _column("test"),
-        Column(
-            name="forget_accuracy_gap",
-            direction="lower",
-            ideal=0.0,
-            range=(0.0, 1.0),
-            meaning="|forget accuracy of the unlearned − of the retrained models|, means over draws",
-        ),
+        _gap("forget"),
+        _gap("retain"),
+        _gap("test"),
     ),
 )
 def accuracy(*, unlearned: Draws, retrained: Draws) -> dict[str, float]:
@@ -41,6 +49,7 @@ def accuracy(*, unlearned: Draws, retrained: Draws) -> dict[str, float]:
     Raises:
         KeyError: a part of the data is missing from the accuracies.
     """
-    values = {f"{part}_accuracy": float(np.mean(unlearned.accuracy[part])) for part in ("retain", "forget", "test")}
-    values["forget_accuracy_gap"] = abs(values["forget_accuracy"] - float(np.mean(retrained.accuracy["forget"])))
+    values = {f"{part}_accuracy": float(np.mean(unlearned.accuracy[part])) for part in _PARTS}
+    for part in _PARTS:
+        values[f"{part}_accuracy_gap"] = abs(values[f"{part}_accuracy"] - float(np.mean(retrained.accuracy[part])))
     return values

@@ -22,9 +22,19 @@ _BUILT_IN = {
     "ks": "harness.metrics.ks:ks",
     "kl": "harness.metrics.kl:kl",
     "accuracy": "harness.metrics.accuracy:accuracy",
+    "exact": "harness.metrics.exact:exact",
+    "gaussian": "harness.metrics.gaussian:gaussian",
+    "certified": "harness.metrics.certified:certified",
+    "knn_kl": "harness.metrics.knn_kl:knn_kl",
+    "class_kl": "harness.metrics.class_kl:class_kl",
+    "wasserstein": "harness.metrics.wasserstein:wasserstein",
+    "jensen_shannon": "harness.metrics.jensen_shannon:jensen_shannon",
+    "u_lira": "harness.metrics.u_lira:u_lira",
+    "loss_attack": "harness.metrics.loss_attack:loss_attack",
+    "disagreement": "harness.metrics.disagreement:disagreement",
 }
 
-_NEEDS = frozenset({"confidences", "logits", "accuracy"})
+_NEEDS = frozenset({"confidences", "logits", "accuracy", "test_confidences"})
 
 
 @dataclass(frozen=True)
@@ -35,6 +45,7 @@ class Draws:
         confidences: [N, S] float64, logit-scaled confidence of the true class of every forget example.
         logits: [N, S, C] on the forget set, or None where they were not kept.
         accuracy: per part of the data (``retain``, ``forget``, ``test``, ``valid``) an array [N] of fractions.
+        test_confidences: [N, T] on the test set, or None where they were not kept.
 
     Raises:
         ValueError: the arrays do not speak of the same number of draws or examples.
@@ -43,6 +54,7 @@ class Draws:
     confidences: NDArray[np.float64]
     logits: NDArray[np.floating] | None
     accuracy: Mapping[str, NDArray[np.float64]]
+    test_confidences: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         if self.confidences.ndim != 2:
@@ -52,6 +64,9 @@ class Draws:
                 f"logits must have shape [N, S, C] with [N, S] = {list(self.confidences.shape)}, "
                 f"got {list(self.logits.shape)}"
             )
+        test = self.test_confidences
+        if test is not None and (test.ndim != 2 or len(test) != self.n):
+            raise ValueError(f"test_confidences must have shape [{self.n}, T], got {list(test.shape)}")
         for part, fractions in self.accuracy.items():
             if np.shape(fractions) != (self.n,):
                 raise ValueError(f"accuracy[{part!r}] must have shape [{self.n}], got {list(np.shape(fractions))}")
@@ -60,6 +75,15 @@ class Draws:
     def n(self) -> int:
         """Number of draws, N."""
         return self.confidences.shape[0]
+
+    def take(self, index: NDArray[np.intp] | slice) -> Draws:
+        """The draws chosen by ``index``."""
+        return Draws(
+            confidences=self.confidences[index],
+            logits=None if self.logits is None else self.logits[index],
+            accuracy={part: fractions[index] for part, fractions in self.accuracy.items()},
+            test_confidences=None if self.test_confidences is None else self.test_confidences[index],
+        )
 
 
 @dataclass(frozen=True)
@@ -94,7 +118,7 @@ class Metric(Protocol):
 
     @property
     def needs(self) -> frozenset[str]:
-        """Which fields of :class:`Draws` are read: a subset of confidences, logits, accuracy."""
+        """Which fields of :class:`Draws` are read: a subset of confidences, logits, accuracy, test_confidences."""
         ...
 
     def compute(self, *, unlearned: Draws, retrained: Draws) -> dict[str, float]:
@@ -119,6 +143,10 @@ class FunctionMetric:
         """Call the function, and check that it fills exactly the declared columns."""
         if "logits" in self.needs and (unlearned.logits is None or retrained.logits is None):
             raise ValueError(f"metric {self.name!r} needs the logits of the forget set, which were not kept")
+        if "test_confidences" in self.needs and (
+            unlearned.test_confidences is None or retrained.test_confidences is None
+        ):
+            raise ValueError(f"metric {self.name!r} needs confidences on the test set, which were not kept")
         values = self.function(unlearned=unlearned, retrained=retrained)
         declared = {column.name for column in self.columns}
         if set(values) != declared:

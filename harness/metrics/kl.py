@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from harness.metrics.base import Column, Draws, metric
 
-__all__ = ["VARIANCE_FLOOR", "gaussian_kl", "kl"]
+__all__ = ["VARIANCE_FLOOR", "fit", "gaussian_kl", "kl"]
 
 Floats = NDArray[np.float64]
 
@@ -35,8 +35,8 @@ def gaussian_kl(*, unlearned: Any, retrained: Any) -> tuple[Floats, Floats]:
     Raises:
         ValueError: shapes that do not fit, fewer than 2 draws, or values that are not finite.
     """
-    mean_u, var_u = _fit(unlearned, "unlearned")
-    mean_r, var_r = _fit(retrained, "retrained")
+    mean_u, var_u = fit(unlearned, "unlearned")
+    mean_r, var_r = fit(retrained, "retrained")
     if mean_u.shape != mean_r.shape:
         raise ValueError(
             f"unlearned and retrained must cover the same examples, got S = {len(mean_u)} and {len(mean_r)}"
@@ -49,7 +49,7 @@ def gaussian_kl(*, unlearned: Any, retrained: Any) -> tuple[Floats, Floats]:
     )
 
 
-def _fit(values: Any, what: str) -> tuple[Floats, Floats]:
+def fit(values: Any, what: str) -> tuple[Floats, Floats]:
     """Mean and floored variance over draws, [S] each."""
     sample = np.asarray(values, dtype=np.float64)
     if sample.ndim == 1:

@@ -8,7 +8,7 @@ models; the best error rates it reaches bound ε from below.
 The evaluator tries the attacks one by one (seconds per example). The numbers here are the same, because an attack's
 ε depends on two integers only: how many samples of either kind it accepts. So
 
-* ε of every possible pair of counts is tabulated once (:func:`_attack_table`), and a pair is one integer, its place
+* ε of every possible pair of counts is tabulated once (:func:`attack_table`), and a pair is one integer, its place
   in that table. The place of an interval [l, r] is (place of "everything up to r") − (place of "everything below l");
 * the pair changes only where a grid point passes a sample, and on an even grid that point is found by a
   division and one literal comparison (:func:`_first_index`), without a search;
@@ -299,7 +299,7 @@ def _epsilons(u: Floats, r: Floats, delta: float) -> Floats:
     sides = ((u, u_counts, r_counts, False), (r, r_counts, u_counts, True))
     for sample, counts, other_counts, is_retrained in sides:
         n_other = values.shape[1] - sample.shape[1]
-        table = _attack_table(sample.shape[1], n_other, delta)
+        table = attack_table(sample.shape[1], n_other, delta)
         places = counts * (n_other + 1) + other_counts
         rows = np.flatnonzero(~peaky & (retrained_positive == is_retrained))
         if rows.size:
@@ -313,7 +313,7 @@ def _epsilons(u: Floats, r: Floats, delta: float) -> Floats:
 
 
 @lru_cache(maxsize=16)
-def _attack_table(n_positive: int, n_negative: int, delta: float) -> Floats:
+def attack_table(n_positive: int, n_negative: int, delta: float) -> Floats:
     """ε of an attack that accepts tp positives and fp negatives, at [tp · (n_negative + 1) + fp]; flat, read-only.
 
     An attack with exactly one error rate 0 is discarded as an artefact of finite samples. Discarded is 0 here, which

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from scipy.stats import ks_2samp
+from scipy.stats import false_discovery_control, ks_2samp
 
 from harness.metrics import Draws, get_metrics, ks_test
-from harness.metrics.ks import _exact_pvalues
+from harness.metrics.ks import _exact_pvalues, benjamini_hochberg
 
 
 def assert_equals_scipy(u, r):
@@ -88,3 +88,24 @@ def test_metric():
     got = metric.compute(unlearned=u, retrained=r)
     assert got["ks_rejected"] == 0.25
     assert 0.25 * 0.9 < got["ks_statistic"] <= 0.25
+
+
+def test_benjamini_hochberg_is_scipys():
+    rng = np.random.default_rng(3)
+    for effect in (1.0, 0.1, 0.01, 1e-4):
+        p = np.where(rng.uniform(size=60) < 0.4, effect, 1.0) * rng.uniform(size=60)
+        np.testing.assert_array_equal(benjamini_hochberg(p), false_discovery_control(p) <= 0.05)
+    assert benjamini_hochberg([0.04, 0.01, 0.9]).tolist() == [False, True, False]
+    assert benjamini_hochberg([0.05, 0.03, 0.04]).tolist() == [True, True, True]  # stepped up from the last
+    assert not benjamini_hochberg(np.ones(4)).any()
+
+
+@pytest.mark.parametrize("n", [16, 64])
+def test_false_rejections_at_the_attainable_size(n):
+    rng = np.random.default_rng(n)
+    examples = 2000
+    _, pvalue = ks_test(unlearned=rng.normal(size=(n, examples)), retrained=rng.normal(size=(n, examples)))
+    attainable = max(p for p in _exact_pvalues(n) if p < 0.05)
+    assert attainable == pytest.approx({16: 0.0348, 64: 0.0363}[n], abs=0.0005)
+    assert abs((pvalue < 0.05).mean() - attainable) < 3 * np.sqrt(attainable * (1 - attainable) / examples)
+    assert benjamini_hochberg(pvalue).mean() < 0.002

@@ -38,7 +38,7 @@ def test_built_ins():
 
 
 def test_columns_are_explained_and_unique():
-    columns = [column for m in get_metrics(["official", "ks", "kl", "accuracy"]) for column in m.columns]
+    columns = [column for m in get_metrics(sorted(base._BUILT_IN)) for column in m.columns]
     names = [column.name for column in columns]
     assert len(set(names)) == len(names)
     for column in columns:
@@ -46,6 +46,48 @@ def test_columns_are_explained_and_unique():
         assert "\n" not in column.meaning
         assert column.range[0] < column.range[1]
         assert column.ideal is None or column.range[0] <= column.ideal <= column.range[1]
+
+
+@pytest.mark.parametrize("name", sorted(base._BUILT_IN))
+@pytest.mark.parametrize("n", [2, 3, 5, 16])
+def test_every_metric_fills_its_columns_within_their_range(name, n):
+    rng = np.random.default_rng(n)
+
+    def pool(shift):
+        logits = rng.normal(size=(n, 6, 3)) + shift
+        return Draws(
+            confidences=logits[..., 0] - np.logaddexp(logits[..., 1], logits[..., 2]),
+            logits=logits,
+            accuracy={part: rng.uniform(size=n) for part in ("retain", "forget", "test")},
+            test_confidences=rng.normal(size=(n, 9)),
+        )
+
+    (found,) = get_metrics([name])
+    assert found.name == name
+    values = found.compute(unlearned=pool(0.0), retrained=pool(np.array([0.5, 0.0, 0.0])))
+    for column in found.columns:
+        value = values[column.name]
+        assert np.isnan(value) or column.range[0] <= value <= column.range[1]
+        assert n < 8 or not np.isnan(value)
+
+
+@pytest.mark.parametrize("name", sorted(base._BUILT_IN))
+def test_no_metric_trips_over_draws_without_spread(name):
+    logits = np.tile(np.array([60.0, -60.0]), (8, 4, 1))
+    same = Draws(
+        confidences=np.full((8, 4), 103.6),
+        logits=logits,
+        accuracy={part: np.ones(8) for part in ("retain", "forget", "test")},
+        test_confidences=np.full((8, 4), 103.6),
+    )
+    (found,) = get_metrics([name])
+    values = found.compute(unlearned=same, retrained=same)
+    ideal = {"epsilon_median": 0.0, "exact_forgetting_quality": 1.0, "gaussian_forgetting_quality": 1.0, "certified_share": 0.0,
+             "wasserstein": 0.0, "jensen_shannon": 0.0, "class_js": 0.0, "disagreement_excess": 0.0, "u_lira_auc": 0.5,
+             "ks_rejected_bh": 0.0, "loss_attack_gap": 0.0}  # fmt: skip
+    assert all(np.isfinite(value) for value in values.values())
+    for column, value in values.items():
+        assert value == pytest.approx(ideal.get(column, value), abs=1e-12), column
 
 
 def test_unknown_name_suggests_a_near_one():
@@ -107,6 +149,23 @@ def test_missing_logits_are_named():
         needy.compute(unlearned=draws(), retrained=draws())
 
 
+def test_missing_test_confidences_are_named():
+    (attack,) = get_metrics(["loss_attack"])
+    with pytest.raises(ValueError, match="needs confidences on the test set"):
+        attack.compute(unlearned=draws(), retrained=draws())
+
+
+def test_taking_draws_takes_all_their_parts():
+    every = Draws(np.arange(8.0).reshape(4, 2), np.arange(24.0).reshape(4, 2, 3), {"test": np.arange(4.0)}, np.eye(4))
+    part = every.take(np.array([2, 0]))
+    assert part.n == 2
+    np.testing.assert_array_equal(part.confidences, [[4, 5], [0, 1]])
+    np.testing.assert_array_equal(part.logits, every.logits[[2, 0]])
+    np.testing.assert_array_equal(part.accuracy["test"], [2, 0])
+    np.testing.assert_array_equal(part.test_confidences, np.eye(4)[[2, 0]])
+    assert draws().take(slice(2)).test_confidences is None
+
+
 def test_samples_must_be_named():
     with pytest.raises(TypeError):
         spread.compute(draws(), draws())
@@ -120,3 +179,5 @@ def test_draws():
         Draws(confidences=np.zeros((3, 2)), logits=np.zeros((3, 4, 5)), accuracy={})
     with pytest.raises(ValueError, match=r"accuracy\['test'\] must have shape \[3\]"):
         Draws(confidences=np.zeros((3, 2)), logits=None, accuracy={"test": np.zeros(2)})
+    with pytest.raises(ValueError, match=r"test_confidences must have shape \[3, T\]"):
+        Draws(confidences=np.zeros((3, 2)), logits=None, accuracy={}, test_confidences=np.zeros((2, 2)))

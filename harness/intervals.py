@@ -1,0 +1,152 @@
+"""How sure a number is: 95 % intervals over draws, letters for methods that are not told apart, a normalised score.
+
+The draws are the sample: examples of one forget set share their models and are no independent repetitions, so draws are
+resampled and examples never are. The ordinary bootstrap is of no use here: it repeats draws, and ε, a maximum over
+attacks, feeds on ties. Instead the delete-d jackknife (Shao & Wu 1989): of the N draws on either side keep m without
+repetition, compute the number again, and scale up the spread that this makes,
+
+    variance of the number at N ≈ m / (N − m) · variance over subsets of size m,
+
+which is exact for means over draws (they vary by σ²/m · (1 − m/N) over subsets, by σ²/N over pools). A quarter is
+deleted: few draws, and the ragged ε and KS shares shift as a whole with N (a test on N/2 draws has less power, and a flatter
+response to the same difference, so half-samples make F too sure by a quarter); fewer deleted, and what is not smooth is
+overstated. Only the spread is taken from the subsets, their mean is biased (F and KL depend on N): the interval is
+centred at the value of all N draws, so it is about the expected value *at this N*. benchmarks/coverage.py shows how often
+these intervals hold.
+
+Under ``reuse_n_1`` everything, the intervals included, is conditional on the one original.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import stdtrit
+
+from harness.metrics.base import Draws, Metric
+from harness.seeds import seed_for
+
+__all__ = ["combined", "half_width", "intervals", "normalised", "resampled", "subset_size", "tie_letters"]
+
+Floats = NDArray[np.float64]
+
+KEPT = 0.75
+SUBSETS = 100
+LEVEL = 0.95
+
+
+def intervals(
+    metrics: Sequence[Metric], *, unlearned: Draws, retrained: Draws, seed: int, subsets: int = SUBSETS
+) -> dict[str, tuple[float, float]]:
+    """95 % intervals over draws for every column of every metric, at this N.
+
+    Returns:
+        (low, high) by column, within the column's range; (NaN, NaN) where the number, or the number from three quarters
+        of the draws, does not exist (forgetting quality below N = 10).
+    """
+    again = resampled(metrics, unlearned=unlearned, retrained=retrained, seed=seed, subsets=subsets)
+    n = min(unlearned.n, retrained.n)
+    found = {}
+    for metric in metrics:
+        values = metric.compute(unlearned=unlearned, retrained=retrained)
+        for column in metric.columns:
+            value, half = values[column.name], half_width(again[column.name], n=n)
+            low, high = column.range
+            found[column.name] = (max(low, value - half), min(high, value + half)) if half == half else (math.nan,) * 2
+    return found
+
+
+def resampled(
+    metrics: Sequence[Metric], *, unlearned: Draws, retrained: Draws, seed: int, subsets: int = SUBSETS
+) -> dict[str, Floats]:
+    """Every column from ``subsets`` subsets of the draws, [subsets].
+
+    Which draws are kept depends on the seed and the numbers of draws alone: the same retrained draws, and the same
+    places among the unlearned, for every method. So differences between methods can be taken subset by subset.
+    """
+    if min(unlearned.n, retrained.n) < 3:
+        return {c.name: np.full(subsets, np.nan) for metric in metrics for c in metric.columns}
+    chosen = {
+        side: _subsets(n, np.random.default_rng(seed_for("subsets", seed, side, n)), subsets)
+        for side, n in (("unlearned", unlearned.n), ("retrained", retrained.n))
+    }
+    found: dict[str, list[float]] = {c.name: [] for metric in metrics for c in metric.columns}
+    for keep_u, keep_r in zip(chosen["unlearned"], chosen["retrained"], strict=True):
+        u, r = unlearned.take(keep_u), retrained.take(keep_r)
+        for metric in metrics:
+            for name, value in metric.compute(unlearned=u, retrained=r).items():
+                found[name].append(value)
+    return {name: np.array(values) for name, values in found.items()}
+
+
+def subset_size(n: int) -> int:
+    """How many of n draws a subset keeps."""
+    return min(n - 1, max(2, round(KEPT * n)))
+
+
+def half_width(values: Floats, *, n: int) -> float:
+    """Half the length of the 95 % interval of a number at N = n, from its values on subsets [subsets]; NaN if any is."""
+    if np.isnan(values).any():
+        return math.nan
+    kept = subset_size(n)
+    spread = math.sqrt(kept / (n - kept)) * float(values.std(ddof=1))
+    return float(stdtrit(n - 1, 0.5 + LEVEL / 2)) * spread
+
+
+def combined(half_widths: Sequence[float]) -> float:
+    """Half the interval of the mean of independent numbers (seeds, experiments) with these half-widths."""
+    return math.hypot(*half_widths) / len(half_widths)
+
+
+def tie_letters(values: Mapping[str, float], again: Mapping[str, Floats], *, n: int) -> dict[str, str]:
+    """A compact letter display: two methods share a letter exactly if they are not separated at 95 %.
+
+    Separated: 0 lies outside the interval of the *paired* difference, taken subset by subset, so that what the methods
+    have in common (the retrained draws, the originals) cancels. Each pair is tested on its own, at 95 %. Letters by
+    insertion and absorption (Piepho 2004), ``a`` for the group of the highest value. A method with a NaN has no letter.
+
+    Args:
+        values: the number of each method on all draws; higher is listed first.
+        again: the same on the common subsets, [subsets] each (see :func:`resampled`).
+        n: number of draws.
+    """
+    usable = [name for name in values if not (math.isnan(values[name]) or np.isnan(again[name]).any())]
+    names = sorted(usable, key=lambda name: -values[name])
+    groups: list[set[str]] = [set(names)] if names else []
+    for i, one in enumerate(names):
+        for other in names[i + 1 :]:
+            if abs(values[one] - values[other]) > half_width(again[one] - again[other], n=n):
+                groups = _split(groups, one, other)
+    groups.sort(key=lambda group: sorted(names.index(name) for name in group))
+    return {name: "".join(_letter(i) for i, group in enumerate(groups) if name in group) for name in values}
+
+
+def normalised(score: float, *, floor: float, ceiling: float) -> float:
+    """The score on a scale where ``floor`` (doing nothing) is 0 and ``ceiling`` (independent retraining) is 1.
+
+    Neither end is a limit: worse than nothing is negative. NaN where the ceiling is not above the floor.
+    """
+    return (score - floor) / (ceiling - floor) if ceiling > floor else math.nan
+
+
+def _subsets(n: int, rng: np.random.Generator, subsets: int) -> NDArray[np.intp]:
+    """[subsets, m] sorted indices; sorted so that a half taken by position stays a mixture."""
+    return np.stack([rng.permutation(n)[: subset_size(n)] for _ in range(subsets)])
+
+
+def _split(groups: list[set[str]], one: str, other: str) -> list[set[str]]:
+    """No group holds both any more; groups within another are dropped."""
+    parts: list[set[str]] = []
+    for group in groups:
+        parts += [group - {one}, group - {other}] if {one, other} <= group else [group]
+    parts = [part for i, part in enumerate(parts) if part not in parts[:i]]
+    return [part for part in parts if not any(part < larger for larger in parts)]
+
+
+def _letter(index: int) -> str:
+    """a … z, then A … Z, then bracketed numbers."""
+    letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    return letters[index] if index < len(letters) else f"({index + 1})"

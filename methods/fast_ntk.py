@@ -1,0 +1,110 @@
+"""Fast-NTK (Li et al. 2024): NTK forgetting (Golatkar et al. 2020) restricted to a small subset of the parameters.
+
+The network is linearised in the subset S. The ridge solutions of the linear model on all training data D and on retain D_r,
+w_lin = w₀ − (JᵀHJ + nλI)⁻¹ Jᵀe, differ by what forgetting would change: θ_S ← θ_S + scale · (w_lin(D_r) − w_lin(D)).
+
+linearise_at: ``initial``, the weights training started from (the papers' text); ``trained`` (Golatkar's code); or
+``consistent``: one Newton step on retain from w(D), the L2 term centred at w₀, exact where the model is linear; there the right-
+hand side takes w(D) as stationary (``assume_stationary``) or not. loss: ``mse``, ``cross_entropy``, or ``as_trained``.
+hessian: ``identity`` (Golatkar's code) or ``ggn``. scale: ``one``, or Golatkar's ``trapezium``. subset ``all`` is full NTK
+forgetting. ``auto`` climbs a ladder of subsets and stops at the first where the linear model predicts that forget accuracy
+falls to that on valid while retain loses little; ``chosen`` holds what it took and the effective dimension there.
+
+Source: arXiv 2312.14923 (no code published), SelectiveForgetting's notebook, whose ridge (0.1) is the default. Whether the paper
+trains the head, or rescales, is not known. It is made for originals that were fine-tuned in S from pre-trained weights under a
+strong L2 pull; on others the linearisation is far from valid. Batch norm is in evaluation mode. CNNs and plain ViT subsets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from harness.batches import Data
+from harness.ensemble import Ensemble
+from harness.errors import UserError
+from harness.seeds import Rng
+from methods.linearised import LADDER, Gram, Linearised, flat, subset_names
+
+
+@dataclass
+class FastNTK:
+    subset: str  # bn, head, bn+head, prompts, last_norm, bn+head+last_convolution, all, or auto
+    linearise_at: Literal["initial", "trained", "consistent"]
+    loss: Literal["as_trained", "mse", "cross_entropy"]
+    hessian: Literal["identity", "ggn"]
+    ridge: float
+    scale: Literal["one", "trapezium"]
+    assume_stationary: bool
+    solver: Literal["auto", "primal", "dual", "cg"]
+    largest_matrix: int  # rows of the largest matrix that is factorised; beyond it, conjugate gradients
+    chunk: int
+    retain_loss_allowed: float  # auto: how much retain accuracy may fall
+    chosen: list[dict[str, Any]] = field(default_factory=list, init=False)
+
+    def unlearn(self, models: Ensemble, data: Data, rng: Rng) -> None:
+        if self.ridge <= 0:
+            raise UserError(f"method.ridge={self.ridge}: expected more than 0")
+        if self.scale == "trapezium" and self.linearise_at == "consistent":
+            raise UserError("method.scale=trapezium is not defined for method.linearise_at=consistent")
+        models.map_models(lambda net, initial: self.move(net, initial, data), rng, models.initial)
+
+    def move(self, net: nn.Module, initial: nn.Module, data: Data) -> None:
+        """Forget, in one plain model."""
+        modes = [(module, module.training) for module in net.modules()]
+        net.eval().requires_grad_(True)
+        ladder = LADDER if self.subset == "auto" else (self.subset,)
+        for rung in ladder:
+            names = subset_names(net, rung)
+            step, facts = self.step(net, initial.eval().requires_grad_(True), names, data)
+            if self.subset != "auto" or self.good_enough(net, names, step, data) or rung == ladder[-1]:
+                break
+        self.chosen.append(
+            {"subset": rung, "parameters": len(step), "of": sum(map(torch.numel, net.parameters()))} | facts
+        )
+        start = flat(net, names)
+        with torch.no_grad():
+            nn.utils.vector_to_parameters(
+                (start + step).to(next(net.parameters()).dtype), [net.get_parameter(n) for n in names]
+            )
+        for module, training in modes:
+            module.training = training
+
+    def step(self, net: nn.Module, initial: nn.Module, names: list[str], data: Data) -> tuple[Tensor, dict[str, float]]:
+        """The change of the parameters ``names``, float64 [P], and facts about the linear problem."""
+        (x_r, y_r), (x_f, y_f) = data.retain.tensors(), data.forget.tensors()
+        loss = data.recipe.loss if self.loss == "as_trained" else self.loss
+        at = initial if self.linearise_at == "initial" else net
+        linear = Linearised(at, names, loss, self.hessian, self.chunk)
+        rows = (len(x_r) + len(x_f)) * data.classes
+        solver = linear.solver_for(rows, self.largest_matrix) if self.solver == "auto" else self.solver
+        retain, g_r = linear.curvature(x_r, y_r, solver)
+        forget, g_f = linear.curvature(x_f, y_f, solver)
+        c_r, c_f = len(x_r) * self.ridge, len(x_f) * self.ridge
+
+        if self.linearise_at == "consistent":
+            distance = flat(net, names) - flat(initial, names)
+            pull = g_f + c_f * distance if self.assume_stationary else -(g_r + c_r * distance)
+            return retain.solve(c_r, pull), {}
+        both = retain + forget
+        of_retain, of_all = -retain.solve(c_r, g_r), -both.solve(c_r + c_f, g_r + g_f)
+        step = of_retain - of_all
+        if self.scale == "trapezium":
+            step = step * trapezium(step, flat(net, names) - flat(initial, names) - of_retain)
+        return step, {"effective_dimension": both.effective_dimension(c_r + c_f)} if isinstance(both, Gram) else {}
+
+    def good_enough(self, net: nn.Module, names: list[str], step: Tensor, data: Data) -> bool:
+        """Whether the linear model's predictions after ``step`` forget, and retain."""
+        linear = Linearised(net, names, "mse", "identity", self.chunk)
+        on_retain, on_forget, on_valid = (
+            linear.accuracies(*split.tensors(), step) for split in (data.retain, data.forget, data.valid)
+        )
+        return on_forget[1] <= on_valid[0] and on_retain[1] >= on_retain[0] - self.retain_loss_allowed
+
+
+def trapezium(step: Tensor, err: Tensor) -> float:
+    """(‖step‖ + 2 |cos| ‖err‖) / ‖step‖, cos between step and err (both branches of the published code come to this)."""
+    return float(1 + 2 * (step @ err).abs() / step.norm().square().clamp(min=1e-30))

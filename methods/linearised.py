@@ -1,0 +1,292 @@
+"""A network linearised in some of its parameters: Jacobians, and ridge problems on them. For ONE plain module.
+
+With J [n·C, P] the Jacobian of the logits on n images, e [n·C] the residuals and H the loss Hessian per image, everything
+needed is the gradient Jᵀe and the solution of (JᵀHJ + c I) d = v. :func:`curvature` gives JᵀHJ in the form that is cheapest to
+solve with: the P × P matrix (``Gram``, primal), the rows H^½ J (``Rows``, dual, by Woodbury's identity) or, where neither fits,
+products with it (``Products``, conjugate gradients). All three add up over disjoint data. Algebra is in float64.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call, jacrev, jvp, vjp, vmap
+
+from harness.errors import UserError
+from methods.surgery import convolutions, head_names, names_in
+
+BatchNorm = nn.modules.batchnorm._BatchNorm
+
+
+# --- Jacobians ------------------------------------------------------------------------------------------------------
+
+
+def jacobian(net: nn.Module, names: list[str], x: Tensor) -> Tensor:
+    """∂ logits / ∂ the parameters ``names`` (evaluation mode), [n, C, P] in their order, as x."""
+    layers = {name: net.get_submodule(name.rpartition(".")[0]) for name in names}
+    if all(isinstance(layer, BatchNorm | nn.LayerNorm | nn.Linear) for layer in layers.values()):
+        return _by_layer(net, names, layers, x)
+    return _by_example(net, names, x)
+
+
+def _by_layer(net: nn.Module, names: list[str], layers: dict[str, nn.Module], x: Tensor) -> Tensor:
+    """From inputs and output gradients of norms and linear layers: C backward passes, no gradients of single examples."""
+    inputs: dict[nn.Module, Tensor] = {}
+    outputs: dict[nn.Module, Tensor] = {}
+
+    def keep(layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        inputs[layer], outputs[layer] = args[0].detach(), output
+        return output.clone()  # so that an in-place activation behind it leaves ``output`` alone
+
+    used = list(dict.fromkeys(layers.values()))
+    hooks = [layer.register_forward_hook(keep) for layer in used]
+    try:
+        with torch.enable_grad():
+            logits = net(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    of_class = []
+    for c in range(logits.shape[-1]):
+        found = torch.autograd.grad(logits[:, c].sum(), [outputs[layer] for layer in used], retain_graph=True)
+        gradient = dict(zip(used, found, strict=True))
+        parts = [_own(layers[name], name, inputs[layers[name]], gradient[layers[name]]) for name in names]
+        of_class.append(torch.cat([part.flatten(1) for part in parts], dim=1))
+    return torch.stack(of_class, dim=1).detach()
+
+
+def _own(layer: nn.Module, name: str, h: Tensor, g: Tensor) -> Tensor:
+    """Gradient of each example [n, ...] for one parameter of a layer with input h and output gradient g."""
+    weight = name.endswith("weight")
+    if isinstance(layer, nn.Linear):
+        g, h = g.reshape(len(g), -1, g.shape[-1]), h.reshape(len(h), -1, h.shape[-1])
+        return torch.einsum("nto,nti->noi", g, h) if weight else g.sum(1)
+    if isinstance(layer, nn.LayerNorm):
+        product = g * F.layer_norm(h, layer.normalized_shape, eps=layer.eps) if weight else g
+        return product.reshape(len(g), -1, g.shape[-1]).sum(1)
+    assert isinstance(layer, BatchNorm)
+    product = g * F.batch_norm(h, layer.running_mean, layer.running_var, eps=layer.eps) if weight else g
+    return product.flatten(2).sum(2) if product.ndim > 2 else product
+
+
+def _by_example(net: nn.Module, names: list[str], x: Tensor) -> Tensor:
+    chosen, f = _function_of(net, names)
+    each = vmap(jacrev(lambda theta, x: f(theta, x[None])[0]), (None, 0))(chosen, x)
+    return torch.cat([each[name].flatten(2) for name in names], dim=2).detach()
+
+
+def _function_of(net: nn.Module, names: list[str]) -> tuple[dict[str, Tensor], Callable[..., Tensor]]:
+    """The chosen parameters, and the logits as a function of them and of x."""
+    state = {name: tensor.detach() for name, tensor in [*net.named_parameters(), *net.named_buffers()]}
+    chosen = {name: state.pop(name) for name in names}
+    return chosen, lambda theta, x: functional_call(net, theta | state, (x,))
+
+
+def _at(f: Callable[..., Tensor], x: Tensor, theta: dict[str, Tensor]) -> Tensor:
+    return f(theta, x)
+
+
+# --- subsets --------------------------------------------------------------------------------------------------------
+
+LADDER = ("last_norm", "bn", "bn+head", "bn+head+last_convolution")
+
+
+def subset_names(net: nn.Module, subset: str) -> list[str]:
+    """The parameters of a subset, in the network's order. Raises UserError if it is empty or unknown."""
+    norms, last = names_in(net, BatchNorm, nn.LayerNorm), head_names(net)
+    known: dict[str, set[str]] = {
+        "last_norm": set(norms[-2:]),
+        "bn": set(norms),
+        "head": last,
+        "bn+head": last.union(norms),
+        "prompts": {name for name, _ in net.named_parameters() if "prompt" in name},
+        "all": {name for name, _ in net.named_parameters()},
+    }
+    if subset == "bn+head+last_convolution":
+        weights = {id(p) for p in convolutions(net)[-1].parameters()}
+        known[subset] = known["bn+head"] | {name for name, p in net.named_parameters() if id(p) in weights}
+    found = [name for name, _ in net.named_parameters() if name in known.get(subset, set())]
+    if not found:
+        raise UserError(f"method.subset={subset} has no parameters in this model; known: auto, {', '.join(known)}")
+    return found
+
+
+def flat(net: nn.Module, names: list[str]) -> Tensor:
+    """The parameters ``names`` as one vector, float64 [P]."""
+    return torch.cat([net.get_parameter(name).detach().flatten() for name in names]).double()
+
+
+# --- curvature ------------------------------------------------------------------------------------------------------
+
+
+class Curvature(Protocol):
+    """JᵀHJ over some data."""
+
+    def solve(self, c: float, v: Tensor) -> Tensor:
+        """(JᵀHJ + c I)⁻¹ v for c > 0, v [P]."""
+
+    def __add__(self, other: Curvature) -> Curvature: ...
+
+
+@dataclass(frozen=True)
+class Gram:
+    matrix: Tensor  # [P, P]
+
+    def solve(self, c: float, v: Tensor) -> Tensor:
+        factor = torch.linalg.cholesky(self.matrix + c * torch.eye(len(v), dtype=v.dtype, device=v.device))
+        return torch.cholesky_solve(v[:, None], factor)[:, 0]
+
+    def effective_dimension(self, c: float) -> float:
+        """tr(G (G + c I)⁻¹): how many directions the data determine."""
+        values = torch.linalg.eigvalsh(self.matrix).clamp(min=0)
+        return float((values / (values + c)).sum())
+
+    def __add__(self, other: Curvature) -> Gram:
+        assert isinstance(other, Gram)
+        return Gram(self.matrix + other.matrix)
+
+
+@dataclass(frozen=True)
+class Rows:
+    rows: Tensor  # A = H^½ J, [n·C, P]
+
+    def solve(self, c: float, v: Tensor) -> Tensor:
+        kernel = self.rows @ self.rows.T
+        kernel.diagonal().add_(c)
+        inner = torch.cholesky_solve((self.rows @ v)[:, None], torch.linalg.cholesky(kernel))[:, 0]
+        return (v - self.rows.T @ inner) / c
+
+    def __add__(self, other: Curvature) -> Rows:
+        assert isinstance(other, Rows)
+        return Rows(torch.cat([self.rows, other.rows]))
+
+
+@dataclass(frozen=True)
+class Products:
+    times: Callable[[Tensor], Tensor]
+    tolerance: float = 1e-10
+    iterations: int = 1000
+
+    def solve(self, c: float, v: Tensor) -> Tensor:
+        found, residual = torch.zeros_like(v), v
+        direction, size = residual, residual @ residual
+        target = self.tolerance**2 * size
+        for _ in range(self.iterations):
+            if size <= target:
+                break
+            image = self.times(direction) + c * direction
+            step = size / (direction @ image)
+            found, residual = found + step * direction, residual - step * image
+            size, before = residual @ residual, size
+            direction = residual + size / before * direction
+        return found
+
+    def __add__(self, other: Curvature) -> Products:
+        assert isinstance(other, Products)
+        return Products(lambda v: self.times(v) + other.times(v), self.tolerance, self.iterations)
+
+
+# --- the pieces of a ridge problem ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Linearised:
+    """A network linearised where it stands, in ``names``, with a loss. ``ggn`` is the loss Hessian of cross entropy."""
+
+    net: nn.Module  # in evaluation mode
+    names: list[str]
+    loss: Literal["mse", "cross_entropy"]
+    hessian: Literal["identity", "ggn"]
+    chunk: int
+
+    @property
+    def size(self) -> int:
+        return sum(self.net.get_parameter(name).numel() for name in self.names)
+
+    def solver_for(self, rows: int, largest: int) -> str:
+        """The cheapest of primal (P × P), dual (rows × rows) and cg, for matrices of at most ``largest`` rows."""
+        if self.size <= min(rows, largest):
+            return "primal"
+        return "dual" if rows <= largest else "cg"
+
+    def curvature(self, x: Tensor, y: Tensor, solver: str) -> tuple[Curvature, Tensor]:
+        """JᵀHJ and Jᵀe, both sums over the images."""
+        if solver == "cg":
+            return self._products(x, y)
+        rows: list[Tensor] = []
+        gradient = torch.zeros(self.size, dtype=torch.float64, device=x.device)
+        gram = gradient.new_zeros(self.size, self.size) if solver == "primal" else None
+        for part, labels in self._chunks(x, y):
+            jac = jacobian(self.net, self.names, part).double()
+            with torch.no_grad():
+                logits = self.net(part).double()
+            gradient += torch.einsum("ncp,nc->p", jac, self.residual(logits, labels))
+            root = self.root(logits)
+            scaled = (jac if root is None else torch.einsum("nck,ncp->nkp", root, jac)).flatten(0, 1)
+            if gram is None:
+                rows.append(scaled)
+            else:
+                gram.addmm_(scaled.T, scaled)
+        return (Rows(torch.cat(rows)) if gram is None else Gram(gram)), gradient
+
+    def accuracies(self, x: Tensor, y: Tensor, step: Tensor) -> tuple[float, float]:
+        """Accuracy of the network as it stands, and of the linear model after ``step`` [P]."""
+        before, after = [], []
+        for part, labels in self._chunks(x, y):
+            with torch.no_grad():
+                logits = self.net(part).double()
+            moved = logits + jacobian(self.net, self.names, part).double() @ step
+            before.append(logits.argmax(-1) == labels)
+            after.append(moved.argmax(-1) == labels)
+        return torch.cat(before).double().mean().item(), torch.cat(after).double().mean().item()
+
+    def residual(self, logits: Tensor, y: Tensor) -> Tensor:
+        """∂ loss / ∂ logits, [n, C]."""
+        target = F.one_hot(y, logits.shape[-1]).to(logits.dtype)
+        return (logits if self.loss == "mse" else F.softmax(logits, dim=-1)) - target
+
+    def root(self, logits: Tensor) -> Tensor | None:
+        """B [n, C, C] with B Bᵀ = diag(p) − p pᵀ; None for the identity."""
+        if self.hessian == "identity" or self.loss == "mse":
+            return None
+        p = F.softmax(logits, dim=-1)
+        return torch.diag_embed(p.sqrt()) - p[:, :, None] * p.sqrt()[:, None, :]
+
+    def _products(self, x: Tensor, y: Tensor) -> tuple[Products, Tensor]:
+        chosen, f = _function_of(copy.deepcopy(self.net).double(), self.names)
+        sizes = [chosen[name].numel() for name in self.names]
+
+        def unflatten(v: Tensor) -> dict[str, Tensor]:
+            return {n: part.view(chosen[n].shape) for n, part in zip(self.names, v.split(sizes), strict=True)}
+
+        def forward(f: Callable[..., Tensor], v: Tensor) -> Tensor:
+            return jvp(f, (chosen,), (unflatten(v),))[1]
+
+        def total(of_chunk: Callable[[Tensor, Tensor, Callable[[Tensor], Tensor]], Tensor]) -> Tensor:
+            """Σ over chunks of Jᵀ of_chunk(logits, labels, J·)."""
+            found = torch.zeros(sum(sizes), dtype=torch.float64, device=x.device)
+            for part, labels in self._chunks(x.double(), y):
+                on_part = partial(_at, f, part)
+                logits, back = vjp(on_part, chosen)[:2]
+                weights = of_chunk(logits, labels, partial(forward, on_part))
+                found += torch.cat([back(weights)[0][name].flatten() for name in self.names])
+            return found
+
+        def curved(v: Tensor) -> Tensor:
+            def weights(logits: Tensor, labels: Tensor, times_jacobian: Callable[[Tensor], Tensor]) -> Tensor:
+                root, moved = self.root(logits), times_jacobian(v)
+                return moved if root is None else torch.einsum("nck,njk,nj->nc", root, root, moved)
+
+            return total(weights)
+
+        return Products(curved), total(lambda logits, labels, _: self.residual(logits, labels))
+
+    def _chunks(self, x: Tensor, y: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        return zip(x.split(self.chunk), y.split(self.chunk), strict=True)

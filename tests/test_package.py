@@ -1,0 +1,75 @@
+"""Configurations are shipped with the package, and each of them can be used."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+import pytest
+from omegaconf import OmegaConf
+
+from harness import methods
+from harness.catalogue import names, own_groups
+from harness.compose import check, configurations
+from harness.metrics import available, get_metrics
+from harness.protocols import Protocol
+from harness.training import Recipe
+
+GROUPS = ("data", "forget", "model", "train", "protocol", "method", "experiment")
+
+
+def composed(*overrides: str) -> dict:
+    ((cfg, _),) = configurations(list(overrides))
+    return OmegaConf.to_container(cfg)
+
+
+def test_configurations_are_package_data():
+    root = files("harness.conf")
+    assert (root / "unlearn.yaml").is_file()
+    for group in GROUPS:
+        assert any(entry.name.endswith(".yaml") for entry in (root / group).iterdir()), group
+    assert (files("harness") / "py.typed").is_file()
+
+
+def test_default():
+    cfg = composed()
+    assert cfg["methods"] == "all"
+    assert cfg["seeds"]["train"] == "${seed}"
+    assert cfg["references"] == {"ceiling": "retrain", "floor": "identity"}
+    assert set(own_groups()) == set(GROUPS)
+
+
+@pytest.mark.parametrize("name", names("method"))
+def test_every_method_can_be_built(name):
+    for recipe in ("authors", "tuned"):
+        spec = methods.spec(name, task="digits", recipe=recipe)
+        assert callable(spec.build().unlearn)
+        assert spec.name == name
+
+
+@pytest.mark.parametrize(("group", "name"), [(g, n) for g in GROUPS if g != "experiment" for n in names(g)])
+def test_every_choice_composes_with_the_default(group, name):
+    check([f"{group}={name}"])
+    node = composed(f"{group}={name}")[group]
+    assert node
+    if group == "train":
+        Recipe.from_config(node)
+    if group == "protocol":
+        assert Protocol.from_config(node).kind == name
+
+
+@pytest.mark.parametrize("name", names("experiment"))
+def test_every_experiment_composes(name):
+    needs_path = "data.path=" in (files("harness.conf") / "experiment" / f"{name}.yaml").read_text()
+    given = [f"experiment={name}", *(["data.path=placeholder.npz"] if needs_path else [])]
+    check(given)
+    cfg = composed(*given)
+    Recipe.from_config(OmegaConf.to_container(OmegaConf.create(cfg["train"]), resolve=True))
+    assert Protocol.from_config(cfg["protocol"]).n >= 2
+    assert (
+        cfg["data"] != composed()["data"] or cfg["model"] != composed()["model"] or cfg["train"] != composed()["train"]
+    )
+
+
+def test_every_metric_loads():
+    assert [metric.name for metric in get_metrics(available())] == available()
+    assert set(composed()["metrics"]) <= set(available())
