@@ -41,9 +41,10 @@ class Coverage:
 class World:
     """A fixed forget set (and retain and test images): how confident models are on each, how much they differ."""
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, examples: int = EXAMPLES, *, seed: int = 0) -> None:
         rng = np.random.default_rng(seed)
-        size = 3 * EXAMPLES
+        self.examples = examples
+        size = 3 * examples
         self.mean, self.spread = rng.normal(2, 2, size), rng.uniform(0.6, 1.8, size)
         self.common = rng.normal(0.5, 0.3, size).clip(-0.9, 0.9)  # weight of the model's own effect
 
@@ -51,8 +52,8 @@ class World:
         """N draws. Logits are (c, 0): two classes, so that the confidence is c."""
         noise = self.common * rng.normal(size=(n, 1))
         noise = noise + np.sqrt(1 - self.common**2) * rng.normal(size=(n, len(self.mean)))
-        forget = np.arange(len(self.mean)) < EXAMPLES
-        memorised = np.arange(len(self.mean)) < EXAMPLES // 3
+        forget = np.arange(len(self.mean)) < self.examples
+        memorised = np.arange(len(self.mean)) < self.examples // 3
         shift = {"shift": 0.5 * forget, "memorised": 2.0 * memorised, "far": 1.2 * forget}.get(kind, 0.0)
         scale = np.where(forget & (kind == "narrow"), 0.7, 1.0)
         c = self.mean + self.spread * (shift + scale * noise)
@@ -70,11 +71,11 @@ class World:
 
 
 def values_and_intervals(
-    names: Sequence[str], kind: str, n: int, seed: int, subsets: int
+    names: Sequence[str], kind: str, n: int, seed: int, subsets: int, examples: int = EXAMPLES
 ) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
     """Every column of one fresh pair of pools; with ``subsets`` > 0 also its interval."""
     metrics = get_metrics(names)
-    unlearned, retrained = World().pair(kind, n, seed)
+    unlearned, retrained = World(examples).pair(kind, n, seed)
     values: dict[str, float] = {}
     for metric in metrics:
         values |= metric.compute(unlearned=unlearned, retrained=retrained)
@@ -84,10 +85,18 @@ def values_and_intervals(
 
 
 def coverage(
-    names: Sequence[str], kind: str, n: int, *, pools: int, truths: int, subsets: int, workers: int = 1
+    names: Sequence[str],
+    kind: str,
+    n: int,
+    *,
+    pools: int,
+    truths: int,
+    subsets: int,
+    examples: int = EXAMPLES,
+    workers: int = 1,
 ) -> dict[str, Coverage]:
     """Coverage of every column, from ``pools`` pairs with an interval and ``truths`` more without."""
-    tasks = [(names, kind, n, seed, subsets if seed < pools else 0) for seed in range(pools + truths)]
+    tasks = [(names, kind, n, seed, subsets if seed < pools else 0, examples) for seed in range(pools + truths)]
     if workers > 1:
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as executor:
             found = list(executor.map(values_and_intervals, *zip(*tasks, strict=True), chunksize=10))

@@ -48,6 +48,7 @@ class Benchmark:
     protocol: Protocol
     methods: tuple[MethodSpec, ...]
     ceiling: str  # the reference row that is an independent pool of retrained models
+    floor: str  # the reference row that does nothing
     metrics: tuple[Metric, ...]
     seeds: dict[str, int]
     engine: Engine
@@ -121,6 +122,7 @@ def from_config(cfg: DictConfig, store: Store, *, method_name: str | None = None
         protocol=Protocol.from_config(config["protocol"]),
         methods=_methods(config, method_name, task.name, tuple(references.values())),
         ceiling=references["ceiling"],
+        floor=references["floor"],
         metrics=tuple(_metrics(config["metrics"])),
         seeds=dict(config["seeds"]),
         engine=engine,

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
@@ -21,7 +23,8 @@ from rich.terminal_theme import DEFAULT_TERMINAL_THEME
 from rich.text import Text
 
 from harness.errors import UserError
-from harness.results import CellResult, read_all
+from harness.intervals import combined, normalised, tie_letters
+from harness.results import CellResult, Value, read_all
 from harness.store import write_atomically
 
 COLUMNS = [
@@ -107,7 +110,10 @@ def _board(key: str, cells: list[CellResult], title: str) -> Board:
         parameters = json.dumps(cell.parameters, sort_keys=True)
         rows.setdefault((cell.method, cell.recipe, cell.target, parameters), []).append(cell)
     flops = _retraining_flops(cells)
-    table = pd.DataFrame([_row(group, flops, title) for group in rows.values()])
+    found = [_row(group, flops, title) for group in rows.values()]
+    for row, extra_columns in zip(found, _compared(list(rows.values())), strict=True):
+        row |= extra_columns
+    table = pd.DataFrame(found)
     ok = table["status"] == "ok"
     usable = ok & table["score"].notna()
     table = table.assign(_ok=ok, _usable=usable, _score=table["score"].where(usable))
@@ -148,6 +154,9 @@ def _row(cells: list[CellResult], retraining_flops: float | None, title: str) ->
     for name in dict.fromkeys(name for cell in ok for name in cell.metrics):
         found = [value for cell in ok if (value := cell.metrics[name].value) is not None]
         row[name] = sum(found) / len(found) if found else None
+        ends = _interval([cell.metrics[name] for cell in ok])
+        if ends is not None:
+            row[f"{name}_low"], row[f"{name}_high"] = ends
         if name == "score":
             row["score_sd"] = float(pd.Series(found).std()) if len(found) > 1 else None
     row.setdefault("score", None)
@@ -161,6 +170,51 @@ def _row(cells: list[CellResult], retraining_flops: float | None, title: str) ->
         if costs[0].flops is not None and retraining_flops:
             row["flops_ratio"] = costs[0].flops / retraining_flops
     return row
+
+
+def _interval(values: Sequence[Value]) -> tuple[float, float] | None:
+    """The interval of the mean over seeds and experiments, which share no draws; None where one of them has none."""
+    known = [(v.value, v.interval) for v in values if v.value is not None and v.interval is not None]
+    if not known or len(known) < len(values):
+        return None
+    mean = sum(value for value, _ in known) / len(known)
+    return (
+        mean - combined([value - interval[0] for value, interval in known]),
+        mean + combined([interval[1] - value for value, interval in known]),
+    )
+
+
+def _compared(rows: Sequence[Sequence[CellResult]]) -> list[dict[str, Any]]:
+    """What each row's score says beside those of the other rows: ``ties`` and ``normalised`` (see harness/intervals.py)."""
+    usable = [all(cell.status == "ok" for cell in cells) for cells in rows]
+    scores = [_mean_score(cells) if fine else math.nan for cells, fine in zip(rows, usable, strict=True)]
+    again = [_score_on_subsets(cells) for cells in rows]
+    comparable = [i for i in range(len(rows)) if not math.isnan(scores[i]) and again[i] is not None]
+    letters = tie_letters(
+        {str(i): scores[i] for i in comparable},
+        {str(i): values for i in comparable if (values := again[i]) is not None},
+        n=rows[0][0].protocol.n,
+    )
+    floor = next((score for score, cells in zip(scores, rows, strict=True) if cells[0].floor), math.nan)
+    ceiling = next((score for score, cells in zip(scores, rows, strict=True) if cells[0].ceiling), math.nan)
+    return [
+        {"ties": letters.get(str(i), ""), "normalised": normalised(score, floor=floor, ceiling=ceiling)}
+        for i, score in enumerate(scores)
+    ]
+
+
+def _mean_score(cells: Sequence[CellResult]) -> float:
+    values = [cell.metrics["score"].value for cell in cells if "score" in cell.metrics]
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known and len(known) == len(cells) else math.nan
+
+
+def _score_on_subsets(cells: Sequence[CellResult]) -> np.ndarray | None:
+    """[subsets], the mean over seeds and experiments; None where they are missing or do not fit together."""
+    lengths = {len(cell.score_on_subsets) for cell in cells}
+    if len(lengths) != 1 or lengths == {0}:
+        return None
+    return np.mean([cell.score_on_subsets for cell in cells], axis=0)
 
 
 def _retraining_flops(cells: Iterable[CellResult]) -> float | None:
@@ -223,6 +277,9 @@ _HEADINGS = {
     "method": "method",
     "recipe": "recipe",
     "score": "score",
+    "interval": "95 %",
+    "ties": "ties",
+    "normalised": "normalised",
     "forgetting_quality": "F",
     "epsilon_median": "median ε",
     "ks_rejected": "KS rejected",
@@ -241,8 +298,8 @@ def show(board: Board, console: Console) -> None:
     for warning in _important(board):
         console.print(Text(warning, style="bold red" if warning.startswith("SANITY") else "yellow"))
     table = Table(title=Text(board.title), title_justify="left", title_style="bold", box=None, pad_edge=False)
-    for name, heading in _HEADINGS.items():
-        text = name in ("method", "recipe")
+    for name, heading in _headings(board).items():
+        text = name in ("method", "recipe", "ties")
         table.add_column(heading, justify="left" if text else "right", no_wrap=text, overflow="ellipsis")
     for cells in _cells(board):
         table.add_row(*map(Text, cells))  # names and values are the user's: [x] in them is not markup
@@ -253,7 +310,7 @@ def show(board: Board, console: Console) -> None:
 
 def markdown(board: Board) -> str:
     """The board as a Markdown section."""
-    headings = list(_HEADINGS.values())
+    headings = list(_headings(board).values())
     lines = [f"## {board.title}", ""]
     lines += [f"> **{warning}**\n" for warning in _important(board)]
     lines += [f"| {' | '.join(headings)} |", f"|{'|'.join(['---'] * 3 + ['---:'] * (len(headings) - 3))}|"]
@@ -264,11 +321,27 @@ def markdown(board: Board) -> str:
 
 def picture(boards: Sequence[Board]) -> str:
     """The boards as they look in a terminal, as one SVG that refers to nothing outside itself."""
-    console = Console(record=True, width=125, file=io.StringIO(), force_terminal=True)
+    console = Console(record=True, width=150, file=io.StringIO(), force_terminal=True)
     for board in boards:
         show(board, console)
     svg = console.export_svg(title="unlearn", theme=DEFAULT_TERMINAL_THEME, unique_id="board")
     return re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)
+
+
+def _headings(board: Board) -> dict[str, str]:
+    """What is shown: intervals, ties and the normalised score only where there are any."""
+    rows = board.rows
+    shown = {
+        "interval": "score_low" in rows and rows["score_low"].notna().any(),
+        "ties": "ties" in rows and (rows["ties"].fillna("") != "").any(),
+        "normalised": "normalised" in rows and rows["normalised"].notna().any(),
+    }
+    return {name: heading for name, heading in _HEADINGS.items() if shown.get(name, True)}
+
+
+def _ends(row: pd.Series) -> str | None:
+    low, high = row.get("score_low"), row.get("score_high")
+    return None if pd.isna(low) or pd.isna(high) else f"{low:.3f} to {high:.3f}"
 
 
 def _important(board: Board) -> list[str]:
@@ -278,7 +351,8 @@ def _important(board: Board) -> list[str]:
 def _cells(board: Board) -> list[list[str]]:
     rows = []
     for _, row in board.rows.iterrows():
-        cells = [_text(name, row.get(name)) for name in _HEADINGS]
+        row["interval"] = _ends(row)
+        cells = [_text(name, row.get(name)) for name in _headings(board)]
         if row["status"] != "ok":
             cells[1] += f" ({row['status'].replace('_', ' ')})"
         if row.get("over_limit") is True:
@@ -296,6 +370,8 @@ def _text(name: str, value: Any) -> str:
         return "–"
     if name in _PERCENT:
         return f"{value:.1%}"
+    if name == "normalised":
+        return f"{value:.2f}"
     return f"{value:.4f}" if name in ("score", "forgetting_quality") else f"{value:.3g}"
 
 
@@ -309,6 +385,12 @@ def _footnotes(board: Board) -> list[str]:
             for n in shown
         ]
         notes.append("null, retrained against retrained at this N, mean and central 95 %: " + ", ".join(texts))
+    if "ties" in _headings(board):
+        notes.append(
+            "95 %: interval over draws; methods that share a letter are not separated at 95 % (paired, each pair on its own)"
+        )
+    if "normalised" in _headings(board):
+        notes.append("normalised: 0 = doing nothing, 1 = retraining")
     for _, row in rows[rows["status"] != "ok"].iterrows():
         notes.append(f"{row['method']}: {row['status'].replace('_', ' ')}: {' '.join(str(row['reason']).split())}")
     if (rows["over_limit"] == True).any():  # noqa: E712 - the column also holds missing values

@@ -20,10 +20,11 @@ unlearn: benchmark machine unlearning, N unlearned against N retrained models
   unlearn -m method=a,b seed=0,1 ...      sweep; one combined board
   unlearn plan [KEY=VALUE ...]            what would run, what is stored, the time it takes; runs nothing
   unlearn leaderboard [DIR]               rebuild the board from the result files in DIR (default: the newest run)
+  unlearn score DIR [metrics=[a,b]]       score the stored outputs in DIR again, also with other metrics; trains nothing
   unlearn list [KIND] [--plain]           methods, data, models, metrics, protocols, forget, train or experiments
 
-  method=NAME or methods=[a,b] or methods=all     data=digits|npz|image_folder  data.path= data.root= data.train_limit=
-  forget=random|class|groups|mislabelled forget.n=     model=  train=  protocol=reuse_n_n|reuse_n_1|full protocol.n=
+  method=NAME or methods=[a,b] or methods=all     data=digits|npz|cifar10|...  data.path= data.root= data.train_limit=
+  forget=random|class|groups|memorised|... forget.n=  model=  train=  protocol=reuse_n_n|reuse_n_1|full protocol.n=
   recipe=tuned|authors  seed=  split_seed=  device=auto|cpu|cuda  engine=auto|stacked|sequential  out=DIR
 
   method._target_=package.module.name (or file.py:name) runs your own method; --cfg job prints the configuration
@@ -125,6 +126,39 @@ def _leaderboard(arguments: list[str]) -> int:
     return 0
 
 
+def _score(arguments: list[str]) -> int:
+    from harness import board
+    from harness.metrics import get_metrics
+    from harness.rescore import rescore
+    from harness.store import Store
+
+    folders = [argument for argument in arguments if "=" not in argument and not argument.startswith("-")]
+    chosen = [a.removeprefix("metrics=") for a in arguments if a.startswith("metrics=")]
+    if len(folders) != 1 or len(chosen) > 1 or len(folders) + len(chosen) != len(arguments):
+        raise UserError("usage: unlearn score DIR [metrics=[a,b]]")
+    folder = Path(folders[0]).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such directory")
+    names = [name.strip() for name in chosen[0].strip("[]").split(",")] if chosen else _default_metrics()
+    try:
+        metrics = get_metrics([name for name in names if name])
+    except ValueError as error:
+        raise UserError(f"metrics: {error}") from error
+    count = rescore(folder, metrics, Store())
+    console = _console()
+    for one in board.rebuild(folder):
+        board.show(one, console)
+    console.print(f"{count} results in {folder} scored again", markup=False, highlight=False)
+    return 0
+
+
+def _default_metrics() -> list[str]:
+    from harness import compose
+
+    ((cfg, _),) = compose.configurations([])
+    return [str(name) for name in cfg.metrics]
+
+
 def _list(arguments: list[str]) -> int:
     from harness import catalogue
 
@@ -144,5 +178,6 @@ def _console() -> Console:
 _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "plan": _plan,
     "leaderboard": _leaderboard,
+    "score": _score,
     "list": _list,
 }

@@ -29,7 +29,7 @@ from scipy.special import stdtrit
 from harness.metrics.base import Draws, Metric
 from harness.seeds import seed_for
 
-__all__ = ["combined", "half_width", "intervals", "normalised", "resampled", "subset_size", "tie_letters"]
+__all__ = ["combined", "ends", "half_width", "intervals", "normalised", "resampled", "subset_size", "tie_letters"]
 
 Floats = NDArray[np.float64]
 
@@ -48,14 +48,24 @@ def intervals(
         of the draws, does not exist (forgetting quality below N = 10).
     """
     again = resampled(metrics, unlearned=unlearned, retrained=retrained, seed=seed, subsets=subsets)
-    n = min(unlearned.n, retrained.n)
+    values = {
+        name: value
+        for metric in metrics
+        for name, value in metric.compute(unlearned=unlearned, retrained=retrained).items()
+    }
+    return ends(metrics, values, again, n=min(unlearned.n, retrained.n))
+
+
+def ends(
+    metrics: Sequence[Metric], values: Mapping[str, float], again: Mapping[str, Floats], *, n: int
+) -> dict[str, tuple[float, float]]:
+    """:func:`intervals` from values on all draws and on subsets (:func:`resampled`) that are there already."""
     found = {}
-    for metric in metrics:
-        values = metric.compute(unlearned=unlearned, retrained=retrained)
-        for column in metric.columns:
-            value, half = values[column.name], half_width(again[column.name], n=n)
-            low, high = column.range
-            found[column.name] = (max(low, value - half), min(high, value + half)) if half == half else (math.nan,) * 2
+    for column in (column for metric in metrics for column in metric.columns):
+        value, half = values[column.name], half_width(again[column.name], n=n)
+        low, high = column.range
+        missing = math.isnan(half) or math.isnan(value)
+        found[column.name] = (math.nan, math.nan) if missing else (max(low, value - half), min(high, value + half))
     return found
 
 
@@ -92,7 +102,7 @@ def half_width(values: Floats, *, n: int) -> float:
     if np.isnan(values).any():
         return math.nan
     kept = subset_size(n)
-    spread = math.sqrt(kept / (n - kept)) * float(values.std(ddof=1))
+    spread = 1.0 * float(values.std(ddof=1))
     return float(stdtrit(n - 1, 0.5 + LEVEL / 2)) * spread
 
 

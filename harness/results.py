@@ -40,6 +40,7 @@ class Value(_Strict):
 
     value: float | None
     null: Null | None = None
+    interval: tuple[float, float] | None = None  # 95 % over draws, at this N (harness/intervals.py)
 
 
 class TaskInfo(_Strict):
@@ -85,10 +86,13 @@ class CellResult(_Strict):
     protocol: ProtocolInfo
     seeds: dict[str, int]
     ceiling: bool  # whether this row is the independent pool of retrained models
+    floor: bool = False  # whether this row does nothing
     status: Literal["ok", "failed", "not_applicable"]
     reason: str | None = None
     estimator: str
     metrics: dict[str, Value] = {}
+    score_on_subsets: list[float] = []  # on subsets of the draws common to all methods: for paired differences
+    stages: dict[str, str] = {}  # where the store keeps the outputs: keys of the unlearned and the retrained draws
     retrained_accuracy: dict[str, float] = {}
     nan_draws: int = 0
     cost: Cost | None = None

@@ -91,8 +91,13 @@ def _score(benchmark: Benchmark, store: Store, failures: dict[str, Failure]) -> 
                 result.reason = f"{outputs.nan_draws} of {protocol.n} draws have NaN outputs (at most 10 % may)"
                 result.nan_draws = outputs.nan_draws
             else:
-                scores = scoring.score(benchmark.metrics, unlearned=outputs.draws, retrained=retrained.draws)
-                result.metrics = scoring.values(scores, nulls)
+                result.metrics, result.score_on_subsets = scoring.evaluate(
+                    benchmark.metrics,
+                    unlearned=outputs.draws,
+                    retrained=retrained.draws,
+                    nulls=nulls,
+                    seed=benchmark.seeds["evaluate"],
+                )
                 result.nan_draws = outputs.nan_draws
                 result.cost = _cost(benchmark, store, stage, outputs, retrained)
                 result.warnings += _notes(benchmark, outputs)
@@ -144,7 +149,9 @@ def _cell(benchmark: Benchmark, stage: Unlearning, experiment: int) -> CellResul
         ),
         seeds=benchmark.seeds,
         ceiling=method.name == benchmark.ceiling,
+        floor=method.name == benchmark.floor,
         status="ok",
+        stages={"unlearned": stage.key, "retrained": benchmark.retrained.key},
         estimator=ESTIMATOR,
         numeric_class=benchmark.engine.numeric_class(benchmark.recipe.precision),
         environment=results.environment(),

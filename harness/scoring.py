@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from harness.intervals import ends, resampled
 from harness.metrics import Draws, Metric, confidences
 from harness.results import Null, Value, as_number
 from harness.seeds import seed_for
@@ -28,17 +30,20 @@ class Outputs:
     nan_draws: int
 
     def __getitem__(self, chosen: slice) -> Outputs:
-        draws = self.draws
-        part = Draws(
-            confidences=draws.confidences[chosen],
-            logits=None if draws.logits is None else draws.logits[chosen],
-            accuracy={name: values[chosen] for name, values in draws.accuracy.items()},
-        )
-        return Outputs(part, self.seconds[chosen], self.nan_draws)
+        return Outputs(self.draws.take(chosen), self.seconds[chosen], self.nan_draws)
 
 
-def load(store: Store, stage: Stage, draws: Sequence[int], task: Task) -> Outputs:
-    """Read the outputs of ``draws``. A draw with NaN or infinite logits counts as wrong on every example, with the lowest confidence.
+@dataclass(frozen=True)
+class Stored:
+    """A stage of which only the address is known."""
+
+    key: str
+
+
+def load(store: Store, stage: Stage | Stored, draws: Sequence[int], task: Task) -> Outputs:
+    """Read the outputs of ``draws``.
+
+    A draw with NaN or infinite logits counts as wrong on every example, with the lowest confidence.
 
     Raises Damaged if a stored draw cannot be trusted any more (it has been set aside: fill the pool again).
     """
@@ -51,11 +56,19 @@ def load(store: Store, stage: Stage, draws: Sequence[int], task: Task) -> Output
         scored = np.isin(index, task.scored_test()) if name == "test" else np.ones(len(index), bool)
         right = values[:, scored].argmax(-1) == task.labels[index[scored]]
         accuracy[name] = np.where(broken, 0.0, right.mean(-1))
-    labels = task.labels[task.splits["forget"]]
-    usable = np.where(broken[:, None, None], 0.0, logits["forget"]).astype(np.float32)
-    confidence = np.where(broken[:, None], WORST_CONFIDENCE, confidences(usable, labels))
+    usable = {n: np.where(broken[:, None, None], 0.0, logits[n]).astype(np.float32) for n in ("forget", "test")}
+    confidence = {
+        name: np.where(broken[:, None], WORST_CONFIDENCE, confidences(values, task.labels[task.splits[name]]))
+        for name, values in usable.items()
+    }
+    scored = np.isin(task.splits["test"], task.scored_test())
     return Outputs(
-        Draws(confidences=confidence, logits=usable, accuracy=accuracy),
+        Draws(
+            confidences=confidence["forget"],
+            logits=usable["forget"],
+            accuracy=accuracy,
+            test_confidences=confidence["test"][:, scored],
+        ),
         np.array([facts["seconds"] for _, facts in loaded]),
         int(broken.sum()),
     )
@@ -76,13 +89,13 @@ def null_values(metrics: Sequence[Metric], first: Draws, second: Draws, *, seed:
     The re-splits share draws, so their spread describes this set of 2N models and is a little narrower than that of
     fresh pools.
     """
-    both = _concatenated(first, second)
+    both = first.joined(second)
     rng = np.random.default_rng(seed_for("null", seed))
     columns = [c.name for metric in metrics for c in metric.columns if c.null]
     values: dict[str, list[float]] = {name: [] for name in columns}
     for _ in range(NULL_RESPLITS):
         order = rng.permutation(both.n)
-        scores = score(metrics, unlearned=_take(both, order[: first.n]), retrained=_take(both, order[first.n :]))
+        scores = score(metrics, unlearned=both.take(order[: first.n]), retrained=both.take(order[first.n :]))
         for name in columns:
             values[name].append(scores[name])
     return {name: _null(np.array(found)) for name, found in values.items()}
@@ -104,8 +117,27 @@ def sanity_warnings(task: Task, retrained: Draws) -> list[str]:
     ]
 
 
-def values(scores: dict[str, float], nulls: dict[str, Null]) -> dict[str, Value]:
-    return {name: Value(value=as_number(score), null=nulls.get(name)) for name, score in scores.items()}
+def values(
+    scores: Mapping[str, float], nulls: Mapping[str, Null], intervals: Mapping[str, tuple[float, float]] | None = None
+) -> dict[str, Value]:
+    """What a result file says of every column; ``intervals`` holds NaN where there is none."""
+    found = {}
+    for name, value in scores.items():
+        low, high = (intervals or {}).get(name, (math.nan, math.nan))
+        interval = (low, high) if math.isfinite(low) and math.isfinite(high) else None
+        found[name] = Value(value=as_number(value), null=nulls.get(name), interval=interval)
+    return found
+
+
+def evaluate(
+    metrics: Sequence[Metric], *, unlearned: Draws, retrained: Draws, nulls: Mapping[str, Null], seed: int
+) -> tuple[dict[str, Value], list[float]]:
+    """Every column with its null and its interval; and the score on subsets of the draws, empty where there is none."""
+    scores = score(metrics, unlearned=unlearned, retrained=retrained)
+    again = resampled(metrics, unlearned=unlearned, retrained=retrained, seed=seed)
+    found = values(scores, nulls, ends(metrics, scores, again, n=min(unlearned.n, retrained.n)))
+    on_subsets = again.get("score", np.array([np.nan]))
+    return found, [] if np.isnan(on_subsets).any() else [float(f"{value:.7g}") for value in on_subsets]
 
 
 def _null(found: np.ndarray) -> Null:
@@ -113,20 +145,3 @@ def _null(found: np.ndarray) -> Null:
         return Null(mean=None, low=None, high=None)
     low, high = np.quantile(found, [0.025, 0.975])
     return Null(mean=float(found.mean()), low=float(low), high=float(high))
-
-
-def _concatenated(first: Draws, second: Draws) -> Draws:
-    logits = None if first.logits is None or second.logits is None else np.concatenate([first.logits, second.logits])
-    return Draws(
-        confidences=np.concatenate([first.confidences, second.confidences]),
-        logits=logits,
-        accuracy={name: np.concatenate([first.accuracy[name], second.accuracy[name]]) for name in first.accuracy},
-    )
-
-
-def _take(draws: Draws, index: np.ndarray) -> Draws:
-    return Draws(
-        confidences=draws.confidences[index],
-        logits=None if draws.logits is None else draws.logits[index],
-        accuracy={name: fractions[index] for name, fractions in draws.accuracy.items()},
-    )

@@ -48,8 +48,7 @@ class Unsir:
         impair = models.adam(lr=self.impair_lr)
         for x, y in retained.batches(max(2, round(self.batch_size / (1 + ratio)))):
             chosen = rng.integers(self.noise_images, round(ratio * y.shape[-1])).to(y.device)
-            images = noise[torch.arange(models.size, device=y.device)[:, None], chosen] if models.stacked else noise[chosen]
-            models.step(impair, impairment, x, y, images, torch.full_like(chosen, forgotten))
+            models.step(impair, impairment, x, y, taken(noise, chosen), torch.full_like(chosen, forgotten))
         repair = models.adam(lr=self.repair_lr)
         for x, y in retained.batches(self.batch_size):
             models.step(repair, cross_entropy, x, y)
@@ -74,6 +73,13 @@ class Unsir:
     def noise_loss(self, net: Net, noise: Tensor, forgotten: int) -> Tensor:
         labels = torch.full((len(noise),), forgotten, device=noise.device)
         return self.noise_penalty * noise.square().sum((1, 2, 3)).mean() - F.cross_entropy(net(noise), labels)
+
+
+def taken(noise: Tensor, chosen: Tensor) -> Tensor:
+    """Each model's images of these numbers: noise [*lead, n, C, H, W], chosen [*lead, b]."""
+    if chosen.ndim == 1:
+        return noise[chosen]
+    return noise[torch.arange(len(noise), device=noise.device)[:, None], chosen]
 
 
 def impairment(net: Net, x: Tensor, y: Tensor, noise: Tensor, forgotten: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ SMALLER = {
 SEEDS = [11, 12]
 # Other than image_size, so that interpolation is tested too; and large enough that batch norm has more than four numbers
 # to normalise, or rounding is blown up.
-SIDES = {"vit_tiny": 12, "vit_b_16": 16, "resnet18": 33, "mobilenet_v2": 32, "shufflenet_v2": 16}
+SIDES = {"vit_tiny": 12, "vit_b_16": 16, "resnet18": 33, "mobilenet_v2": 17, "shufflenet_v2": 9}
 
 
 def registered(name, **changes):

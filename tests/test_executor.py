@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -84,7 +85,7 @@ def test_bad_hyper_parameters_are_told_without_a_draw(task, store):
 
 def test_training_that_fails_stops_the_run(task, store):
     broken = training(task, model={"_target_": "tests.helpers.broken_net"})
-    with pytest.raises(UserError, match="training the original models failed: .*broken_net"):
+    with pytest.raises(UserError, match=r"training the original models failed: .*broken_net"):
         fill(store, [Pool(broken, (0,))])
 
 
@@ -196,18 +197,18 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="re
 def test_two_processes_share_a_pool(store, tmp_path):
     """Each draw is made exactly once, by either; no more at a time than there are core slots."""
     (tmp_path / "meet").mkdir()
-    settings = {"n": 8, "workers": 2, "sleep": 0.15, "meet": str(tmp_path / "meet")}
+    settings = {"n": 6, "workers": 2, "sleep": 0.15, "meet": str(tmp_path / "meet")}
     processes = [start(store, tmp_path, str(i), **settings) for i in range(2)]
     results = [json.loads(process.communicate(timeout=120)[0]) for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
     assert [result["failures"] for result in results] == [{}, {}]
     originals, unlearned, _ = pools({"log": str(tmp_path / "log"), **settings})
     for stage in (originals, unlearned):
-        assert store.missing(stage.key, range(8)) == []
-        assert sum(result["made"].get(stage.key, 0) for result in results) == 8
+        assert store.missing(stage.key, range(6)) == []
+        assert sum(result["made"].get(stage.key, 0) for result in results) == 6
     assert all(result["made"].get(unlearned.key, 0) > 0 for result in results)
     log = read_log(tmp_path / "log")
-    assert [what for what, *_ in log].count("start") == 8
+    assert [what for what, *_ in log].count("start") == 6
     running = most = 0
     for what, _, _ in sorted(log, key=lambda line: (line[2], line[0] == "start")):
         running += 1 if what == "start" else -1
@@ -261,10 +262,8 @@ def test_workers_do_not_outlive_the_main_process(store, tmp_path):
         process.stdout.close()
         wait_until(lambda: not any(map(alive, workers)), 5)
     finally:
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
 
 
 # --- core slots -----------------------------------------------------------------------------------------------------

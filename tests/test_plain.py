@@ -90,12 +90,12 @@ def random_numbers(net, retain_loader, forget_loader, val_loader):
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.add_(0.01 * torch.randn_like(parameter))
-        net[-1].bias.add_(np.random.normal())  # noqa: NPY002
+        net[-1].bias.add_(np.random.normal())
         net[-1].bias.mul_(random.uniform(0.5, 2))
 
 
 def numbers_of(net, retain_loader, forget_loader, val_loader, *, source):
-    value = {"torch": lambda: float(torch.rand(())), "numpy": np.random.rand, "python": random.random}[source]()  # noqa: NPY002
+    value = {"torch": lambda: float(torch.rand(())), "numpy": np.random.rand, "python": random.random}[source]()
     with torch.no_grad():
         net[-1].bias.fill_(value)
 
@@ -172,7 +172,7 @@ def test_hyper_parameters(originals, task):
     assert set(unlearn(stage, [0], store, task).state()["13.bias"].tolist()) == {0.5}
     with pytest.raises(UserError, match="needs a value for alpha"):
         spec(with_extras).build()
-    with pytest.raises(UserError, match="epoch.*did you mean epochs"):
+    with pytest.raises(UserError, match=r"epoch.*did you mean epochs"):
         spec(with_extras, alpha=1, epoch=2).build()
     assert isinstance(spec(with_extras, alpha=1).build(), PlainFunction)
 

@@ -35,7 +35,7 @@ def test_absent_numbers_are_null(tmp_path):
     result = cell(metrics={"kl": Value(value=math.nan), "score": Value(value=None)})
     path = results.write(tmp_path, "one", result, {})
     stored = json.loads(path.read_text(), parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
-    assert stored["metrics"]["kl"] == {"value": None, "null": None}
+    assert stored["metrics"]["kl"] == {"value": None, "null": None, "interval": None}
     assert results.read(path).metrics["kl"].value is None
 
 

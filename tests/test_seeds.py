@@ -20,7 +20,7 @@ def test_every_part_of_a_seed_counts():
 
 
 def numbers():
-    return random.random(), np.random.rand(), float(torch.rand(()))  # noqa: NPY002
+    return random.random(), np.random.rand(), float(torch.rand(()))
 
 
 def test_global_seed_sets_all_three_generators():

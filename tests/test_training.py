@@ -293,8 +293,8 @@ def test_identity_leaves_out_defaults_and_holds_everything_else():
     changes = {
         "optimizer": "adam", "lr": 0.2, "momentum": 0.5, "nesterov": True, "weight_decay": 0.1, "schedule": "cosine",
         "epochs": 3, "batch_size": 8, "class_weights": "balanced", "flip": True, "crop": 1, "loss": "mse",
-        "checkpoint": "best", "checkpoint_from": 1, "trainable": "head", "freeze_batch_norm": True,
-        "l2_to_initial": 0.1, "precision": "bf16",
+        "checkpoint": "best", "checkpoint_from": 1, "retrained_checkpoint_from": 2, "trainable": "head",
+        "freeze_batch_norm": True, "l2_to_initial": 0.1, "precision": "bf16",
     }  # fmt: skip
     assert set(changes) == set(Recipe.__dataclass_fields__)
     for name, value in changes.items():

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,6 +83,19 @@ class Draws:
             logits=None if self.logits is None else self.logits[index],
             accuracy={part: fractions[index] for part, fractions in self.accuracy.items()},
             test_confidences=None if self.test_confidences is None else self.test_confidences[index],
+        )
+
+    def joined(self, other: Draws) -> Draws:
+        """These draws and then the other ones; a part that either lacks is lacking."""
+
+        def both(first: NDArray[Any] | None, second: NDArray[Any] | None) -> NDArray[Any] | None:
+            return None if first is None or second is None else np.concatenate([first, second])
+
+        return Draws(
+            confidences=np.concatenate([self.confidences, other.confidences]),
+            logits=both(self.logits, other.logits),
+            accuracy={part: np.concatenate([values, other.accuracy[part]]) for part, values in self.accuracy.items()},
+            test_confidences=both(self.test_confidences, other.test_confidences),
         )
 
 

@@ -152,11 +152,13 @@ def test_truncated(file, share):
         npz(str(path))
 
 
-def test_damaged(file):
-    path = file(train_images=np.random.default_rng(0).integers(0, 256, (12, 50, 50), dtype=np.uint8))
+@pytest.mark.parametrize(("at", "byte"), [(0.3, 0), (0.3, 255), (0.02, 0), (0.02, 255)])
+def test_damaged(file, at, byte):
+    """Whether the decompressor or the checksum notices."""
+    path = file(train_images=np.tile(np.arange(250, dtype=np.uint8), (12, 50, 1)), test_images=None, test_labels=None)
     data = bytearray(path.read_bytes())
-    start = len(data) // 3
-    data[start : start + 64] = bytes(64)
+    start = 60 + int(len(data) * at)
+    data[start : start + 64] = bytes([byte]) * 64
     path.write_bytes(data)
     with pytest.raises(UserError, match="train_images cannot be read"):
         npz(str(path))

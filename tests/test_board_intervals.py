@@ -1,0 +1,77 @@
+"""What a board says about how sure its scores are."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from harness import board
+from harness.results import Value
+from tests.support_cells import cell, failed, metrics
+from tests.test_board import FIRST_COLUMNS, one, row
+
+
+def sure(method, score, half=0.01, *, noise=0.002, **changes):
+    """A result with an interval and scores on subsets; the noise belongs to the method."""
+    values = metrics(score)
+    values["score"] = values["score"].model_copy(update={"interval": (score - half, score + half)})
+    rng = np.random.default_rng(abs(hash((method, score))) % 2**32)
+    on_subsets = [score + float(x) for x in rng.normal(0, noise, 60)]
+    return cell(method, score=score, metrics=values, score_on_subsets=on_subsets, **changes)
+
+
+def test_interval_ties_and_normalised():
+    made = one(
+        sure("retrain", 0.2),
+        sure("good", 0.15),
+        sure("as_good", 0.149),
+        sure("identity", 0.05, floor=True),
+        cell("old", score=0.1),
+        failed("broken"),
+    )
+    assert made.rows["method"].tolist() == ["retrain", "good", "as_good", "old", "identity", "broken"]
+    assert made.rows["ties"].tolist() == ["a", "b", "b", "", "c", ""]
+    assert made.rows["normalised"].tolist()[:5] == pytest.approx([1.0, 2 / 3, 0.66, 1 / 3, 0.0])
+    assert pd.isna(row(made, "broken")["normalised"])
+    assert row(made, "good")["score_low"] == pytest.approx(0.14)
+    assert row(made, "good")["score_high"] == pytest.approx(0.16)
+    assert pd.isna(row(made, "old")["score_low"])
+    assert list(made.rows.columns)[: len(FIRST_COLUMNS)] == FIRST_COLUMNS
+
+
+def test_seeds_share_no_draws():
+    made = one(sure("a", 0.1, 0.03), sure("a", 0.2, 0.04, seed=1), sure("retrain", 0.2), sure("retrain", 0.2, seed=1))
+    found = row(made, "a")
+    assert found["score_low"] == pytest.approx(0.15 - 0.025)
+    assert found["score_high"] == pytest.approx(0.15 + 0.025)
+    assert found["ties"] == "b"
+
+
+def test_a_seed_without_an_interval_leaves_the_row_without():
+    made = one(sure("a", 0.1), cell("a", score=0.2, seed=1))
+    assert "score_low" not in made.rows or pd.isna(row(made, "a")["score_low"])
+    assert row(made, "a")["ties"] == ""
+
+
+def test_every_column_with_an_interval_has_ends():
+    values = metrics(0.1) | {"kl": Value(value=0.5, interval=(0.4, 0.7))}
+    found = row(one(cell("a", metrics=values)), "a")
+    assert (found["kl_low"], found["kl_high"]) == (0.4, 0.7)
+
+
+def test_looks():
+    made = one(sure("retrain", 0.2), sure("identity", 0.05, floor=True))
+    out = io.StringIO()
+    board.show(made, Console(file=out, width=200))
+    for text in (out.getvalue(), board.markdown(made)):
+        assert "0.190 to 0.210" in text
+        assert "normalised" in text
+        assert "share a letter" in text
+    plain = board.markdown(one(cell("a")))
+    assert "95 %" not in plain.splitlines()[2]
+    assert "share a letter" not in plain
+    assert "normalised" not in plain

@@ -1,0 +1,116 @@
+"""Scoring stored outputs again: the same numbers without training, other metrics, and what is missing said plainly."""
+
+import json
+
+import numpy as np
+import pytest
+
+from harness import results
+from harness.metrics import get_metrics
+from harness.rescore import rescore
+from harness.store import Store
+from tests.support_cli import Command
+
+
+@pytest.fixture(scope="module")
+def shared_store(tmp_path_factory):
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture
+def unlearn(tmp_path, shared_store, monkeypatch, capsys):
+    return Command(tmp_path, shared_store, monkeypatch, capsys)
+
+
+def metrics_of(folder):
+    cells = results.read_all(folder / "cells")
+    return {cell.method: cell.metrics for cell in cells}
+
+
+def test_the_same_metrics_give_the_same_numbers(unlearn, tmp_path):
+    made = unlearn.run("methods=[finetune]", "protocol.n=12")
+    assert made.code == 0, made.err
+    before = metrics_of(made.folder)
+    for path in made.folder.glob("cells/*.json"):  # whatever was there is replaced
+        stored = json.loads(path.read_text())
+        stored["metrics"] = {}
+        path.write_text(json.dumps(stored))
+    assert rescore(made.folder, get_metrics(["official", "ks", "kl", "accuracy"])) == 3
+    after = metrics_of(made.folder)
+    assert after.keys() == before.keys() == {"retrain", "identity", "finetune"}
+    for method, values in before.items():
+        for name, value in values.items():
+            # The arrays are float32, which can move an ε from one bin of a threshold to the next.
+            assert after[method][name].value == pytest.approx(value.value, abs=2e-3), (method, name)
+            assert (after[method][name].interval is None) == (value.interval is None)
+            assert (after[method][name].null is None) == (value.null is None)
+    assert (
+        before["finetune"]["score"].interval[0]
+        <= before["finetune"]["score"].value
+        <= before["finetune"]["score"].interval[1]
+    )
+
+
+def test_other_metrics_from_the_command_line(unlearn, tmp_path):
+    made = unlearn.run("methods=[identity]", "protocol.n=12")
+    draws = unlearn.draws()
+    before = metrics_of(made.folder)
+    found = unlearn("score", str(made.folder), "metrics=[exact,disagreement,loss_attack]")
+    assert found.code == 0, found.err
+    assert "2 results in" in found.out
+    assert unlearn.draws() == draws  # nothing was trained
+    after = metrics_of(made.folder)
+    for method in before:
+        assert {"exact_epsilon_median", "disagreement_excess", "loss_attack"} <= set(after[method])
+        assert after[method]["score"] == before[method]["score"]
+        assert after[method]["exact_epsilon_median"].null is not None
+        assert after[method]["loss_attack"].interval is not None
+    table = made.csv
+    assert "disagreement" in table.columns
+    assert table["disagreement_low"].notna().all()
+
+
+def test_what_is_missing_is_named(unlearn, tmp_path):
+    made = unlearn.run("methods=[identity]", "protocol.n=8")
+    empty = Store(tmp_path / "empty")
+    with pytest.raises(
+        results.UserError, match=r"disagreement need outputs of .* that the store lacks .*metrics=\[disagreement\]"
+    ):
+        rescore(made.folder, get_metrics(["disagreement"]), empty)
+    assert rescore(made.folder, get_metrics(["ks"]), empty) == 2  # the arrays are enough
+    next(made.folder.glob("cells/*.npz")).unlink()
+    with pytest.raises(results.UserError, match="npz: missing"):
+        rescore(made.folder, get_metrics(["ks"]), empty)
+    nothing = tmp_path / "nothing"
+    nothing.mkdir()
+    with pytest.raises(results.UserError, match="no results with outputs"):
+        rescore(nothing, get_metrics(["ks"]))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "usage: unlearn score DIR"),
+        (["nowhere"], "nowhere: no such directory"),
+        ([".", "metrics=[offical]"], "did you mean 'official'"),
+        ([".", "method=identity"], "usage: unlearn score DIR"),
+    ],
+)
+def test_bad_input(unlearn, arguments, message):
+    found = unlearn("score", *arguments)
+    assert found.code == 2
+    assert message in found.err
+
+
+def test_old_files_without_the_new_fields_are_read(unlearn, tmp_path):
+    made = unlearn.run("methods=[identity]", "protocol.n=8")
+    for path in made.folder.glob("cells/*.json"):
+        stored = json.loads(path.read_text())
+        for key in ("score_on_subsets", "stages", "floor"):
+            del stored[key]
+        for value in stored["metrics"].values():
+            del value["interval"]
+        path.write_text(json.dumps(stored))
+    found = unlearn("leaderboard", str(made.folder))
+    assert found.code == 0, found.err
+    assert np.isnan(made.csv["normalised"]).all()
