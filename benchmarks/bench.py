@@ -5,7 +5,8 @@
 1. *pool*: draw N models of the default task by this engine, and by the loop of a typical notebook (a DataLoader, one model
    after another, all cores), at equal hyper-parameters.
 2. *epsilon*: the official ε for 512 draws × 100 examples, and a literal evaluation of its grids on a few examples.
-3. *stack* (only with a CUDA device): ResNet-18, 32×32, batch 64: stacks of 1, 4, 16, 64 against the plain loop.
+3. *metrics*: every metric at 512 draws × 500 examples, on one thread.
+4. *stack* (only with a CUDA device): ResNet-18, 32×32, batch 64: stacks of 1, 4, 16, 64 against the plain loop.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ def main() -> None:
     print(f"{os.cpu_count()} cores, {device}, torch {torch.__version__}\n")
     pool(options.models)
     epsilon(options.examples)
+    metrics()
     if torch.cuda.is_available():
         stack()
 
@@ -109,6 +111,30 @@ def epsilon(examples: int, n: int = 512) -> None:
     print(f"  literal grid loops  {1e3 * slow:10.2f} ms an example (interval attacks alone, {few} examples)")
     print(f"  ratio               {slow / per_example:10.0f}")
     print(f"  ε of the first examples {np.round(fast[:few], 4)}, interval attacks alone {np.round(literal, 4)}\n")
+
+
+def metrics(examples: int = 500, n: int = 512, classes: int = 10) -> None:
+    """Seconds of processor time for one evaluation of every metric."""
+    from harness.metrics import Draws, available, confidences, get_metrics
+
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, classes, examples)
+
+    def pool(shift: float) -> Draws:
+        logits = rng.normal(size=(n, examples, classes)).astype(np.float32)
+        logits[:, np.arange(examples), labels] += 4 + shift
+        accuracy = {part: rng.uniform(size=n) for part in ("retain", "forget", "test")}
+        return Draws(confidences(logits, labels), logits, accuracy, rng.normal(4, 1, (n, 1000)))
+
+    unlearned, retrained = pool(0.3), pool(0.0)
+    few = np.arange(16)
+    print(f"metrics: {n} draws × {examples} examples, {classes} classes, seconds of processor time")
+    for found in get_metrics(available()):
+        found.compute(unlearned=unlearned.take(few), retrained=retrained.take(few))
+        start = time.process_time()
+        found.compute(unlearned=unlearned, retrained=retrained)
+        print(f"  {found.name:16s}{time.process_time() - start:8.2f}")
+    print()
 
 
 def _literal_intervals(unlearned: np.ndarray, retrained: np.ndarray, delta: float = 1e-5) -> float:

@@ -118,6 +118,7 @@ def main() -> None:
     parser.add_argument("--pools", type=int, default=200)
     parser.add_argument("--truths", type=int, default=1000)
     parser.add_argument("--subsets", type=int, default=100)
+    parser.add_argument("--examples", type=int, default=EXAMPLES)
     parser.add_argument("--n", type=int, nargs="+", default=[32, 64])
     parser.add_argument("--kinds", nargs="+", default=list(KINDS))
     parser.add_argument("--metrics", nargs="+", default=[name for name in available() if name != "certified"])
@@ -127,7 +128,8 @@ def main() -> None:
         found = {
             kind: coverage(
                 options.metrics, kind, n,
-                pools=options.pools, truths=options.truths, subsets=options.subsets, workers=options.workers,
+                pools=options.pools, truths=options.truths, subsets=options.subsets, examples=options.examples,
+                workers=options.workers,
             )
             for kind in options.kinds
         }  # fmt: skip

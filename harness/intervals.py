@@ -102,7 +102,7 @@ def half_width(values: Floats, *, n: int) -> float:
     if np.isnan(values).any():
         return math.nan
     kept = subset_size(n)
-    spread = 1.0 * float(values.std(ddof=1))
+    spread = math.sqrt(kept / (n - kept)) * float(values.std(ddof=1))
     return float(stdtrit(n - 1, 0.5 + LEVEL / 2)) * spread
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zlib
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,7 @@ def sure(method, score, half=0.01, *, noise=0.002, **changes):
     """A result with an interval and scores on subsets; the noise belongs to the method."""
     values = metrics(score)
     values["score"] = values["score"].model_copy(update={"interval": (score - half, score + half)})
-    rng = np.random.default_rng(abs(hash((method, score))) % 2**32)
+    rng = np.random.default_rng(zlib.crc32(f"{method} {score}".encode()))
     on_subsets = [score + float(x) for x in rng.normal(0, noise, 60)]
     return cell(method, score=score, metrics=values, score_on_subsets=on_subsets, **changes)
 

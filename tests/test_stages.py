@@ -50,15 +50,17 @@ def originals(tmp_path_factory, task):
 # --- every method in both engines -----------------------------------------------------------------------------------
 
 
-PLAIN_SGD = {"retrain", "identity", "finetune", "gradient_ascent", "fanchuan", "sebastian"}
+PLAIN_SGD = ("retrain", "identity", "finetune", "gradient_ascent", "fanchuan", "sebastian")
 
 
 def member(models, m):
     return {name: t[m] for name, t in models.state().items()}
 
 
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("name", registry.available())
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [(name, "dropout") for name in registry.available()] + [(name, "small_cnn") for name in PLAIN_SGD],
+)
 def test_every_method_is_the_same_in_both_engines(originals, task, name, model):
     """Weights, batch-norm statistics and dropout streams in float64, then the outputs on every split."""
     store, stages = originals
@@ -89,11 +91,11 @@ def test_a_methods_draws_do_not_depend_on_the_grouping(originals, name):
         first = sequential.make([1], store)[0]
     except NotApplicable as reason:
         pytest.skip(f"{name} does not apply to this task: {reason}")
-    sequential.make([0], store)
+    torch.rand(5)
     assert identical(first, sequential.make([1], store)[0])
-    groups = [stacked.make(group, store) for group in ([0, 1, 2], [2, 1], [1])]
+    groups = [stacked.make(group, store) for group in ([2, 1], [1])]
     found = [draw for group in groups for draw in group if draw.index == 1]
-    assert len(found) == 3
+    assert len(found) == 2
     for draw in found:
         assert max(differences(draw.tensors, first.tensors).values()) < 1e-6  # recorded in float32
 
