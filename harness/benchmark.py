@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from harness import memorisation
+from harness import memorisation, pretraining
 from harness import methods as registry
 from harness import models as architectures
 from harness.cores import cores
@@ -57,8 +57,8 @@ class Benchmark:
     cost_limit: float
     out: Path
     forget: dict[str, Any] = field(default_factory=dict)  # the options the forget set was chosen by
-    preparation: Pool | None = None  # what must be trained before the forget set is known
-    prepared: bool = True  # False: the forget set is a stand-in of the right size
+    preparation: Pool | None = None  # what must be trained before the task and the first weights are known
+    prepared: bool = True  # False: the forget set is a stand-in of the right size, or the weights are random
 
     @cached_property
     def originals(self) -> Training:
@@ -108,7 +108,13 @@ def from_config(cfg: DictConfig, store: Store, *, method_name: str | None = None
     store.put_task(task)
     model = _model(config["model"], task)
     preparation, prepared = None, True
-    if memorised is not None:
+    if config["pretrain"]:
+        preparation = _pretraining(config, model, engine, store)
+        file = pretraining.weights_file(preparation, store)
+        prepared = file is not None
+        if file is not None:
+            model = _model({**config["model"], "pretrained": str(file)}, task)
+    if memorised is not None and prepared:
         preparation = memorised.pool(Training(task.hash, model, recipe, "subset", split_seed, engine))
         images, prepared = memorised.images(task, preparation, store)
         task = task_of(forget={"kind": "memorised", "chosen": images})
@@ -138,6 +144,20 @@ def from_config(cfg: DictConfig, store: Store, *, method_name: str | None = None
 
 def _splitter(data: dict[str, Any], split_seed: int) -> Callable[..., Task]:
     """The data, loaded; a function of the forget set that splits them."""
+    source, splits = _source(data)
+    return partial(make_task, source, split_seed=split_seed, **splits)
+
+
+def _pretraining(config: dict[str, Any], model: dict[str, Any], engine: Engine, store: Store) -> Pool:
+    other = pretraining.merged(config["pretrain"], config)
+    source, splits = _source(other["data"])
+    return pretraining.pool(
+        source, splits, other["train"], model, engine=engine, split_seed=config["split_seed"], store=store
+    )
+
+
+def _source(data: dict[str, Any]) -> tuple[Source, dict[str, Any]]:
+    """The data, loaded, and the options that are about splitting them."""
     from hydra.utils import get_method
 
     options = dict(data)
@@ -150,7 +170,7 @@ def _splitter(data: dict[str, Any], split_seed: int) -> Callable[..., Task]:
     source = load(**options)
     if not isinstance(source, Source):
         raise UserError(f"data._target_={data['_target_']} returned a {type(source).__name__}; expected a Source")
-    return partial(make_task, source, split_seed=split_seed, **splits)
+    return source, splits
 
 
 def _model(node: dict[str, Any], task: Task) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def _show(benchmark: Benchmark, store: Store, console: Console) -> None:
         "training, with its optimiser and activations)"
     )
     if not benchmark.prepared:
-        say("[yellow]the forget set is chosen when the subset models are trained; its size is as shown[/]")
+        say("[yellow]the first stage is trained before the others are known; their numbers are as shown[/]")
     if megabytes > free:
         say("[bold red]the disk cannot hold this: unlearn would refuse to start[/]")
 

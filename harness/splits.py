@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ def make_task(
     test_fraction: float = 0.2,
     label_noise: float = 0.0,
     normalise: bool = True,
+    classes: Sequence[int] | None = None,
 ) -> Task:
     """Split ``source`` and choose its forget set.
 
@@ -43,10 +45,14 @@ def make_task(
     valid_fraction: of the size of the training set. test_fraction: of all images, where no official test set exists.
     label_noise: the share of *all* images, whatever split they end in, that get a uniformly drawn wrong label.
     normalise: scale every channel to mean 0 and standard deviation 1 over train + valid; otherwise raw values.
+    classes: use the images of these classes only, renumbered in the order given; None for all. Index files
+    then count the images that are left.
 
     Raises UserError for an empty retain or forget set and for sizes that cannot be met.
     """
     _check_sizes(train_limit, test_limit, valid_fraction, test_fraction)
+    if classes is not None:
+        source = _only(source, classes)
     rng = np.random.default_rng(seed_for("split", split_seed, source.name))
     kind = str(forget.get("kind"))
     if kind not in _FORGET:
@@ -103,6 +109,27 @@ def make_task(
         notes["copies_across_official_valid"] = int(np.isin(copies[valid], copies[train]).sum())
     splits = {"retain": retain, "forget": np.asarray(chosen), "valid": valid, "test": test}
     return _compact(source, labels, splits, mean, std, kind, notes, rng)
+
+
+def _only(source: Source, classes: Sequence[int]) -> Source:
+    """The images of some classes. Raises UserError for classes there are not."""
+    if len(classes) < 2 or len(set(classes)) != len(classes) or not set(classes) <= set(range(source.classes)):
+        raise UserError(f"data.classes={list(classes)}: expected at least two different classes below {source.classes}")
+    if source.official_splits is not None:
+        raise UserError(f"data.classes: '{source.name}' comes with splits of its own")
+    kept = np.flatnonzero(np.isin(source.labels, list(classes)))
+    number = {label: i for i, label in enumerate(classes)}
+    if source.alike is not None:
+        _, first, clusters = np.unique(source.alike[kept], return_index=True, return_inverse=True)
+    return replace(
+        source,
+        images=source.images[kept],
+        labels=np.array([number[label] for label in source.labels[kept].tolist()], np.int64),
+        classes=len(classes),
+        groups=None if source.groups is None else source.groups[kept],
+        official_test=None if source.official_test is None else source.official_test[kept],
+        alike=None if source.alike is None else first[clusters],
+    )
 
 
 def _split(
