@@ -236,7 +236,7 @@ def _work(root: Path, stage: Stage, draws: tuple[int, ...]) -> _Outcome:
             return _Outcome(0, Failure("failed", str(error)))
         except Exception as error:
             reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
-            return _Outcome(0, Failure("failed", f"draw {mine[0]}: {reason}", traceback.format_exc()))
+            return _Outcome(0, Failure("failed", reason, f"in draw {mine[0]}:\n{traceback.format_exc()}"))
         for draw in finished:
             store.put(stage.key, draw.index, draw.tensors, draw.facts)
     return _Outcome(len(finished))

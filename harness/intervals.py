@@ -45,7 +45,8 @@ def intervals(
 
     Returns:
         (low, high) by column, within the column's range; (NaN, NaN) where the number, or the number from three quarters
-        of the draws, does not exist (forgetting quality below N = 10).
+        of the draws, does not exist (forgetting quality below N = 10), or where the column says that its interval
+        would not hold.
     """
     again = resampled(metrics, unlearned=unlearned, retrained=retrained, seed=seed, subsets=subsets)
     values = {
@@ -64,7 +65,7 @@ def ends(
     for column in (column for metric in metrics for column in metric.columns):
         value, half = values[column.name], half_width(again[column.name], n=n)
         low, high = column.range
-        missing = math.isnan(half) or math.isnan(value)
+        missing = not column.interval or math.isnan(half) or math.isnan(value)
         found[column.name] = (math.nan, math.nan) if missing else (max(low, value - half), min(high, value + half))
     return found
 

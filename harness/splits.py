@@ -197,13 +197,14 @@ def _forget_class_part(of: _Candidates, *, label: int, n: int) -> tuple[np.ndarr
 
 
 def _forget_groups(
-    of: _Candidates, *, n: int | None = None, ids: Sequence[int] | None = None, fraction: float | None = None
+    of: _Candidates, *, n: int | None = None, ids: Sequence[int] | int | None = None, fraction: float | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """All training images of ``forget.n`` people drawn at random, of a fraction of the people, or of those in ``forget.ids``."""
     if of.source.groups is None:
         raise UserError(f"forget=groups needs data with group ids (writers, subjects); '{of.source.name}' has none")
     groups = of.source.groups[of.train]
     present = np.unique(groups)
+    ids = [ids] if isinstance(ids, int) else ids
     if ids is None:
         if fraction is not None:
             if not 0 < fraction < 1:

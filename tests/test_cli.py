@@ -204,11 +204,11 @@ def fine(net, retain, forget, valid, scale=1.0):
 """
 
 FAILURES = {
-    "raises": "draw [01]: RuntimeError: no such",
+    "raises": "RuntimeError: no such",
     "poisons": r"2 of 2 draws have NaN( or infinite)? outputs \(at most 10 % may\)",
     "explodes": r"2 of 2 draws have NaN( or infinite)? outputs \(at most 10 % may\)",
-    "widens": r"draw [01]: ValueError: the method changed '\d+.weight' from shape \(10, 8\) to \(99, 8\)",
-    "swaps": r"draw [01]: ValueError: the method removed '.*' from the model",
+    "widens": r"ValueError: the method changed '\d+.weight' from shape \(10, 8\) to \(99, 8\)",
+    "swaps": r"ValueError: the method removed '.*' from the model",
 }
 
 

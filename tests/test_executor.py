@@ -57,10 +57,10 @@ def test_a_failing_method_leaves_the_others_alone(task, store, stacked):
     )
     assert set(failures) == {raising.key, declining.key, key_error.key}
     assert failures[raising.key].status == "failed"
-    assert failures[raising.key].reason == "draw 0: ValueError: boom"
+    assert failures[raising.key].reason == "ValueError: boom"
     assert "Traceback" in failures[raising.key].trace
     assert "and a second line" in failures[raising.key].trace
-    assert failures[key_error.key].reason == "draw 0: KeyError: 'boom'"
+    assert failures[key_error.key].reason == "KeyError: 'boom'"
     assert failures[declining.key].status == "not_applicable"
     assert failures[declining.key].reason == "forgets classes only"
     assert made == {originals.key: 3, fine.key: 3}

@@ -110,6 +110,8 @@ class Column:
         range: smallest and largest possible value.
         meaning: one line for the reader of the board.
         null: whether a null value (retrained against retrained) is worth printing beside it.
+        interval: whether the interval over draws holds what it promises (docs/metrics.md); a number whose interval
+            covers too rarely has none.
     """
 
     name: str
@@ -118,6 +120,7 @@ class Column:
     range: tuple[float, float]
     meaning: str
     null: bool = True
+    interval: bool = True
 
 
 class Metric(Protocol):

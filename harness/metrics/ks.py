@@ -123,6 +123,7 @@ def _samples(values: Any, what: str) -> Floats:
             ideal=LEVEL,
             range=(0.0, 1.0),
             meaning="share of the forget set whose KS test rejects at 5 %; by chance at most 5 %, less at small N",
+            interval=False,
         ),
         Column(
             name="ks_rejected_bh",
@@ -130,6 +131,7 @@ def _samples(values: Any, what: str) -> Floats:
             ideal=0.0,
             range=(0.0, 1.0),
             meaning="share of the forget set whose KS test rejects at a false discovery rate of 5 % (Benjamini–Hochberg)",
+            interval=False,
         ),
     ),
 )
