@@ -77,7 +77,8 @@ class Images:
         x = (self.pixels[index].to(self.dtype) - self.mean) * self.scale
         if augment is not None and rng is not None:
             x = augment(x, rng)
-        return x.movedim(-1, -3)
+        x = x.movedim(-1, -3)
+        return x if index.ndim == 1 else x.contiguous()  # in a stack, layouts by channel cost more than they save
 
 
 class Split:

@@ -52,7 +52,12 @@ class MethodSpec:
 
     @property
     def identity(self) -> dict[str, Any]:
-        return {"target": self.target, "parameters": dict(self.parameters), "source": source_hash(self.target)}
+        return {
+            "name": self.name,
+            "target": self.target,
+            "parameters": dict(self.parameters),
+            "source": source_hash(self.target),
+        }
 
     def build(self) -> Method:
         """Raises UserError if the target cannot be imported or does not take these hyper-parameters."""

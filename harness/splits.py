@@ -204,8 +204,8 @@ def _forget_groups(
         raise UserError(f"forget=groups needs data with group ids (writers, subjects); '{of.source.name}' has none")
     groups = of.source.groups[of.train]
     present = np.unique(groups)
-    ids = [ids] if isinstance(ids, int) else ids
-    if ids is None:
+    people = [ids] if isinstance(ids, int) else ids
+    if people is None:
         if fraction is not None:
             if not 0 < fraction < 1:
                 raise UserError(f"forget.fraction={fraction}: expected a share between 0 and 1")
@@ -213,12 +213,12 @@ def _forget_groups(
         if n is None:
             raise UserError("forget=groups needs forget.n, forget.fraction or forget.ids")
         _check_size("forget.n", n, len(present), "groups in the training set")
-        ids = of.rng.choice(present, n, replace=False).tolist()
-    elif missing := sorted(set(ids) - set(present.tolist())):
+        people = of.rng.choice(present, n, replace=False).tolist()
+    elif missing := sorted(set(people) - set(present.tolist())):
         raise UserError(
             f"forget.ids: no training images of groups {missing[:10]} (data.train_limit leaves {len(present)})"
         )
-    return of.train[np.isin(groups, list(ids))], of.labels
+    return of.train[np.isin(groups, list(people))], of.labels
 
 
 def _forget_listed(of: _Candidates, *, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
