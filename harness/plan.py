@@ -43,28 +43,34 @@ def _show(benchmark: Benchmark, store: Store, console: Console) -> None:
     training = _seconds(benchmark, Pool(benchmark.retrained, protocol.draws), store) or _calibrate(benchmark)
     table = Table("stage", "draws", "stored", "missing", "s/draw", "minutes", "MB", box=None)
     minutes = megabytes = 0.0
-    unknown = 0
+    guessed = False
     for pool in needs.all_pools(benchmark):
         missing = store.missing(pool.stage.key, pool.draws)
-        seconds = _seconds(benchmark, pool, store)
+        seconds, known = _seconds(benchmark, pool, store), True
         if seconds is None and (isinstance(pool.stage, Training) or pool.stage.method.name == benchmark.ceiling):
             seconds = training * (pool.stage.share if isinstance(pool.stage, SubsetTraining) else 1.0)
+        if seconds is None:
+            seconds, known = training * benchmark.cost_limit, False
+            guessed = True
         size = needs.bytes_per_draw(benchmark, pool) / 1e6
-        left = None if seconds is None else seconds * len(missing) / benchmark.parallel / 60
-        unknown += left is None and bool(missing)
-        minutes += left or 0
+        left = seconds * len(missing) / benchmark.parallel / 60
+        minutes += left
         megabytes += size * len(missing)
         table.add_row(
             pool.stage.name,
             str(len(pool.draws)),
             str(len(pool.draws) - len(missing)),
             str(len(missing)),
-            "?" if seconds is None else f"{seconds:.2f}",
-            "?" if left is None else f"{left:.1f}",
+            f"{'' if known else '~'}{seconds:.2f}",
+            f"{left:.1f}",
             f"{size * len(missing):.1f}",
         )
     console.print(table)
-    more = f" + {unknown} methods of unknown cost (none of their draws is stored yet)" if unknown else ""
+    more = (
+        f" (~: no draw of the method is stored yet, taken at the cost limit of {benchmark.cost_limit:.0%})"
+        if guessed
+        else ""
+    )
     free = needs.free_bytes(store) / 1e6
     memory = needs.memory(benchmark)
     where = "of the GPU" if benchmark.engine.device.startswith("cuda") else f"for {benchmark.workers} workers"
@@ -76,7 +82,9 @@ def _show(benchmark: Benchmark, store: Store, console: Console) -> None:
         "training, with its optimiser and activations)"
     )
     if not benchmark.prepared:
-        say("[yellow]the first stage is trained before the others are known; their numbers are as shown[/]")
+        subsets = benchmark.preparation is not None and isinstance(benchmark.preparation.stage, SubsetTraining)
+        first = "the forget set is chosen when the subset models are trained; its size is as shown"
+        say(f"[yellow]{first if subsets else 'the weights that all models start from are trained first'}[/]")
     if megabytes > free:
         say("[bold red]the disk cannot hold this: unlearn would refuse to start[/]")
 

@@ -52,7 +52,8 @@ def own_data(experiment, folder):
             "data.test_limit=40",
             "forget.n=2",
         ]
-    return ["data.train_limit=60", "data.test_limit=20", "forget.n=10"]
+    small = ["data.train_limit=60", "data.test_limit=20"]
+    return small if experiment == "fast_ntk" else [*small, "forget.n=10"]
 
 
 def composed(*arguments):
