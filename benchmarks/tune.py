@@ -145,7 +145,7 @@ def _flops(store: Store, stage: Unlearning) -> float:
 
 
 def _write(task: str, name: str, table: pd.DataFrame, trials: list[Trial], budget: str) -> None:
-    """The best setting within the cost limit (or of all, where none is within it); no file where that is the authors' own, or where nothing ran."""
+    """The best setting within the cost limit, or of all; no file where it is the authors' own, or where nothing ran."""
     file = ROOT / "conf" / "tuned" / task / f"{name}.yaml"
     file.unlink(missing_ok=True)
     usable = table.dropna(subset=["objective"]) if "objective" in table else table.iloc[:0]
