@@ -108,7 +108,7 @@ def _plan(arguments: list[str]) -> int:
     from harness import compose, plan
 
     compose.check(arguments)
-    plan.show(compose.configurations(arguments))
+    plan.show(compose.configurations([*arguments, *compose.configured_sweep(arguments)]))
     return 0
 
 

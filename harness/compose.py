@@ -46,6 +46,14 @@ def configurations(arguments: Sequence[str]) -> Iterator[tuple[DictConfig, str |
         yield cfg, cfg.hydra.runtime.choices.get("method")
 
 
+def configured_sweep(arguments: Sequence[str]) -> list[str]:
+    """The sweep that an experiment's own configuration asks for, as arguments; what the user gave wins."""
+    given = {argument.partition("=")[0] for argument in arguments}
+    sweeper = next(configurations(arguments))[0].hydra.sweeper
+    swept = {str(key): value for key, value in (sweeper.get("params") or {}).items() if str(key) not in given}
+    return ["-m", *(f"{key}={value}" for key, value in swept.items())] if swept else []
+
+
 def _parse(arguments: Sequence[str]) -> list[Override]:
     given = [a for a in arguments if a not in ("-m", "--multirun")]
     for argument in given:

@@ -90,3 +90,14 @@ def test_memory_grows_with_batch_and_optimiser(store):
     inputs = 32 * 8 * 8 * 4
     assert 5 * inputs < activations < 200 * inputs  # a few maps of 4 to 8 channels each
     assert torch.get_num_threads() == 1
+
+
+def test_the_plan_of_an_experiment_that_is_a_sweep(store):
+    from harness import compose
+
+    arguments = ["experiment=protocol_study", "protocol.n=2,3", "-m"]
+    swept = [cfg.protocol for cfg, _ in compose.configurations([*arguments, *compose.configured_sweep(arguments)])]
+    assert {(protocol.kind, protocol.n) for protocol in swept} == {
+        (kind, n) for kind in ("reuse_n_n", "reuse_n_1", "full") for n in (2, 3)
+    }
+    assert compose.configured_sweep(["protocol.n=2"]) == []
