@@ -321,7 +321,7 @@ def markdown(board: Board) -> str:
 
 def picture(boards: Sequence[Board]) -> str:
     """The boards as they look in a terminal, as one SVG that refers to nothing outside itself."""
-    console = Console(record=True, width=150, file=io.StringIO(), force_terminal=True)
+    console = Console(record=True, width=180, file=io.StringIO(), force_terminal=True)
     for board in boards:
         show(board, console)
     svg = console.export_svg(title="unlearn", theme=DEFAULT_TERMINAL_THEME, unique_id="board")

@@ -172,7 +172,7 @@ def _list(arguments: list[str]) -> int:
 def _console() -> Console:
     """A board is a wide table: never wrap it to a narrow pipe."""
     console = Console()
-    return console if console.is_terminal else Console(width=160)
+    return console if console.is_terminal else Console(width=190)
 
 
 _COMMANDS: dict[str, Callable[[list[str]], int]] = {
