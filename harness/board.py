@@ -295,7 +295,7 @@ _PERCENT = {"ks_rejected", "retain_accuracy", "forget_accuracy", "test_accuracy"
 
 def show(board: Board, console: Console) -> None:
     """Print the board to a terminal."""
-    for warning in _important(board):
+    for warning in board.warnings:
         console.print(Text(warning, style="bold red" if warning.startswith("SANITY") else "yellow"))
     table = Table(title=Text(board.title), title_justify="left", title_style="bold", box=None, pad_edge=False)
     for name, heading in _headings(board).items():
@@ -312,7 +312,7 @@ def markdown(board: Board) -> str:
     """The board as a Markdown section."""
     headings = list(_headings(board).values())
     lines = [f"## {board.title}", ""]
-    lines += [f"> **{warning}**\n" for warning in _important(board)]
+    lines += [f"> **{warning}**\n" for warning in board.warnings]
     lines += [f"| {' | '.join(headings)} |", f"|{'|'.join(['---'] * 3 + ['---:'] * (len(headings) - 3))}|"]
     lines += [f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |" for cells in _cells(board)]
     lines += ["", *(f"{note}  " for note in _footnotes(board)), ""]
@@ -342,10 +342,6 @@ def _headings(board: Board) -> dict[str, str]:
 def _ends(row: pd.Series) -> str | None:
     low, high = row.get("score_low"), row.get("score_high")
     return None if pd.isna(low) or pd.isna(high) else f"{low:.3f} to {high:.3f}"
-
-
-def _important(board: Board) -> list[str]:
-    return board.warnings
 
 
 def _cells(board: Board) -> list[list[str]]:

@@ -71,14 +71,14 @@ class Store:
         note = self.root / "draws" / key / "stage.json"
         if not note.exists():
             note.parent.mkdir(parents=True, exist_ok=True)
-            _write(note, json.dumps(identity, indent=1, sort_keys=True).encode())
+            write_atomically(note, json.dumps(identity, indent=1, sort_keys=True).encode())
 
     def put(self, key: str, draw: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Store one draw: its tensors, and ``facts`` about its making (JSON)."""
         arrays = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         text = canonical(facts)
         metadata = {"facts": text, "sha256": _checksum(arrays, text)}
-        _write(self.path(key, draw), save(arrays, metadata=metadata))
+        write_atomically(self.path(key, draw), save(arrays, metadata=metadata))
 
     def get(self, key: str, draw: int, *, prefix: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The tensors and facts of a draw; with ``prefix`` only the tensors whose name starts with it are returned.
@@ -114,14 +114,14 @@ class Store:
     def put_task(self, task: Task) -> Path:
         path = self.root / "tasks" / f"{task.hash}.npz"
         if not path.exists():
-            _write(path, task.to_bytes())
+            write_atomically(path, task.to_bytes())
         return path
 
     def get_task(self, task_hash: str) -> Task:
         return Task.from_bytes((self.root / "tasks" / f"{task_hash}.npz").read_bytes())
 
     def put_record(self, key: str, record: Mapping[str, Any]) -> None:
-        _write(self.root / "records" / f"{key}.json", canonical(record).encode())
+        write_atomically(self.root / "records" / f"{key}.json", canonical(record).encode())
 
     def get_record(self, key: str) -> dict[str, Any] | None:
         try:
@@ -168,9 +168,6 @@ def write_atomically(path: Path, data: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-
-
-_write = write_atomically
 
 
 def _checksum(arrays: Mapping[str, Tensor], facts: str) -> str:
