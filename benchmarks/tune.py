@@ -38,6 +38,7 @@ from harness.store import Store
 
 SEED = 1000
 COST_LIMIT = 0.2
+EPOCHS = 30  # of the training that the epochs in benchmarks/spaces.yaml are meant for
 ROOT = Path(__file__).resolve().parents[1]
 TASKS = {"digits": [], "mnist_writers": ["experiment=mnist_writers"]}
 
@@ -90,6 +91,7 @@ def _trials(benchmark: Benchmark, name: str, space: dict[str, Any], count: int) 
     settings: list[dict[str, Any]] = [{}]
     if space:
         settings += [{field: _sample(rule, rng) for field, rule in space.items()} for _ in range(count - 1)]
+    settings = [_scaled(setting, benchmark.recipe.epochs / EPOCHS) for setting in settings]
     defaults = registry.defaults(name)
     target, parameters = defaults.pop("_target_"), defaults
     made = []
@@ -106,6 +108,15 @@ def _sample(rule: Any, rng: np.random.Generator) -> Any:
     ((kind, (low, high)),) = rule.items()
     value = rng.uniform(low, high) if kind == "uniform" else np.exp(rng.uniform(np.log(low), np.log(high)))
     return float(f"{value:.3g}")
+
+
+def _scaled(setting: dict[str, Any], factor: float) -> dict[str, Any]:
+    """``setting`` with all that counts epochs times ``factor``; whole numbers stay whole and at least 1."""
+
+    def scaled(value: float) -> float:
+        return max(1, round(value * factor)) if isinstance(value, int) else float(f"{value * factor:.3g}")
+
+    return {field: scaled(value) if field.endswith("epochs") else value for field, value in setting.items()}
 
 
 def _evaluate(benchmark: Benchmark, store: Store, trials: list[Trial], *, draws: int, retrained: int) -> pd.DataFrame:
