@@ -54,6 +54,7 @@ _LAST = [
     "over_limit",
     "comparable_cost",
     "nan_draws",
+    "chosen",
     "reason",
     "model",
     "estimator",
@@ -150,6 +151,7 @@ def _row(cells: list[CellResult], retraining_flops: float | None, title: str) ->
         "task_hash": first.task.hash,
         "board": title,
         "nan_draws": sum(cell.nan_draws for cell in cells),
+        "chosen": " | ".join(dict.fromkeys(_choice(cell) for cell in ok if cell.chosen)),
     }
     for name in dict.fromkeys(name for cell in ok for name in cell.metrics):
         found = [value for cell in ok if (value := cell.metrics[name].value) is not None]
@@ -220,6 +222,10 @@ def _score_on_subsets(cells: Sequence[CellResult]) -> np.ndarray | None:
 def _retraining_flops(cells: Iterable[CellResult]) -> float | None:
     """Operations of the costliest kind of row there is on every board: training again from scratch."""
     return next((c.cost.flops for c in cells if c.ceiling and c.cost is not None), None)
+
+
+def _choice(cell: CellResult) -> str:
+    return "; ".join(f"{name}: {value}" for name, value in cell.chosen.items())
 
 
 def _where(cell: CellResult, cells: list[CellResult]) -> str:
@@ -387,6 +393,8 @@ def _footnotes(board: Board) -> list[str]:
         )
     if "normalised" in _headings(board):
         notes.append("normalised: 0 = doing nothing, 1 = retraining")
+    for _, row in rows[rows["chosen"] != ""].iterrows():
+        notes.append(f"{row['method']} chose {row['chosen']}")
     for _, row in rows[rows["status"] != "ok"].iterrows():
         notes.append(f"{row['method']}: {row['status'].replace('_', ' ')}: {' '.join(str(row['reason']).split())}")
     if (rows["over_limit"] == True).any():  # noqa: E712 - the column also holds missing values

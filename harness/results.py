@@ -95,6 +95,7 @@ class CellResult(_Strict):
     stages: dict[str, str] = {}  # where the store keeps the outputs: keys of the unlearned and the retrained draws
     retrained_accuracy: dict[str, float] = {}
     nan_draws: int = 0
+    chosen: dict[str, str] = {}  # what a method that decides something by itself chose, over its draws
     cost: Cost | None = None
     warnings: list[str] = []
     numeric_class: str

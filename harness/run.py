@@ -99,6 +99,7 @@ def _score(benchmark: Benchmark, store: Store, failures: dict[str, Failure]) -> 
                     seed=benchmark.seeds["evaluate"],
                 )
                 result.nan_draws = outputs.nan_draws
+                result.chosen = scoring.in_words(outputs.chosen)
                 result.cost = _cost(benchmark, store, stage, outputs, retrained)
                 result.warnings += _notes(benchmark, outputs)
             results.write(benchmark.out / "cells", _file_name(result), result, _arrays(outputs, retrained))

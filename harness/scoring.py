@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -23,14 +25,18 @@ WORST_CONFIDENCE = -103.61632918473205  # where the logit-scaled confidence satu
 
 @dataclass(frozen=True)
 class Outputs:
-    """The draws of one stage, and what making them cost. seconds: [N]; nan_draws: how many had NaN outputs."""
+    """The draws of one stage, and what making them cost.
+
+    seconds: [N]; nan_draws: how many had NaN outputs; chosen: what the method said it chose, for every draw if for any.
+    """
 
     draws: Draws
     seconds: np.ndarray
     nan_draws: int
+    chosen: tuple[dict[str, Any], ...] = ()
 
     def __getitem__(self, chosen: slice) -> Outputs:
-        return Outputs(self.draws.take(chosen), self.seconds[chosen], self.nan_draws)
+        return Outputs(self.draws.take(chosen), self.seconds[chosen], self.nan_draws, self.chosen[chosen])
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,7 @@ def load(store: Store, stage: Stage | Stored, draws: Sequence[int], task: Task) 
         ),
         np.array([facts["seconds"] for _, facts in loaded]),
         int(broken.sum()),
+        tuple(facts["chosen"] for _, facts in loaded if "chosen" in facts),
     )
 
 
@@ -99,6 +106,18 @@ def null_values(metrics: Sequence[Metric], first: Draws, second: Draws, *, seed:
         for name in columns:
             values[name].append(scores[name])
     return {name: _null(np.array(found)) for name, found in values.items()}
+
+
+def in_words(chosen: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """What a method chose over its draws: each value with its count, most frequent first; of numbers the median."""
+    found = {}
+    for name in dict.fromkeys(name for facts in chosen for name in facts):
+        values = [facts[name] for facts in chosen if name in facts]
+        if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+            found[name] = f"{np.median(values):.4g} (median)"
+        else:
+            found[name] = ", ".join(f"{value} ({count}x)" for value, count in Counter(map(str, values)).most_common())
+    return found
 
 
 def sanity_warnings(task: Task, retrained: Draws) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, Literal
@@ -192,7 +193,10 @@ class Unlearning:
         rng = self._rng("noise", draws)
         method = self.method.build()
         seconds = timed(self.engine, lambda: method.unlearn(models, data, rng), models)
-        return _finish(models, task, images, draws, seconds, keep_weights=False)
+        made = _finish(models, task, images, draws, seconds, keep_weights=False)
+        for draw, chosen in zip(made, getattr(method, "chosen", []), strict=False):
+            draw.facts["chosen"] = dict(chosen)
+        return made
 
     def flops(self, store: Store) -> float:
         """Floating-point operations of one unlearning, counted on a single plain model (draw 0, result thrown away)."""
@@ -204,7 +208,9 @@ class Unlearning:
         models = training.restore([0], store, plain)
         rng = [Rng([seed_for("flops", purpose)], stacked=False) for purpose in ("order", "noise")]
         models.train()
-        with FlopCounterMode(display=False) as counter:
+        counter = FlopCounterMode(display=False)
+        counter.mod_tracker = _OneModule()  # its own hooks fail where a loss takes gradients inside (torch.func.grad)
+        with counter:
             self.method.build().unlearn(models, method_data(task, images, rng[0], training.recipe), rng[1])
         return float(counter.get_total_flops())
 
@@ -212,6 +218,12 @@ class Unlearning:
         # The originals' seed too: with one unlearning seed and two training seeds, streams still differ.
         seeds = [seed_for("unlearn", self.seed, self.originals.seed, self.method.name, purpose, d) for d in draws]
         return Rng(seeds, stacked=self.engine.stacked)
+
+
+class _OneModule(nullcontext[None]):
+    """What the operation counter asks of its module tracker, for totals only."""
+
+    parents = frozenset({"Global"})
 
 
 Stage = Training | Unlearning
@@ -251,10 +263,9 @@ def _finish(
     outputs = {f"logits/{name}": _outputs(models, task, images, name) for name in EVALUATED}
     if keep_weights:
         outputs |= {f"weights/{name}": tensor for name, tensor in models.state().items()}
-    facts = {"seconds": seconds}
     if not models.stacked:
-        return [Draw(draws[0], outputs, facts)]
-    return [Draw(d, {name: t[m] for name, t in outputs.items()}, facts) for m, d in enumerate(draws)]
+        return [Draw(draws[0], outputs, {"seconds": seconds})]
+    return [Draw(d, {name: t[m] for name, t in outputs.items()}, {"seconds": seconds}) for m, d in enumerate(draws)]
 
 
 def evaluation_index(task: Task, name: str) -> np.ndarray:

@@ -7,17 +7,17 @@ linearise_at: ``initial``, the weights training started from (the papers' text);
 ``consistent``: one Newton step on retain from w(D), the L2 term centred at w₀, exact where the model is linear; there the right-
 hand side takes w(D) as stationary (``assume_stationary``) or not. loss: ``mse``, ``cross_entropy``, or ``as_trained``.
 hessian: ``identity`` (Golatkar's code) or ``ggn``. scale: ``one``, or Golatkar's ``trapezium``. subset ``all`` is full NTK
-forgetting. ``auto`` climbs a ladder of subsets and stops at the first where the linear model predicts that forget accuracy
-falls to that on valid while retain loses little; ``chosen`` holds what it took and the effective dimension there.
+forgetting. ``auto`` takes the first rung of a ladder of subsets (:func:`climb`); ``chosen`` says for every model which.
 
 Source: arXiv 2312.14923 (no code published), SelectiveForgetting's notebook, whose ridge (0.1) is the default. Whether the paper
-trains the head, or rescales, is not known. It is made for originals that were fine-tuned in S from pre-trained weights under a
-strong L2 pull; on others the linearisation is far from valid. Batch norm is in evaluation mode. CNNs and plain ViT subsets.
+trains the head, or rescales, is not known; the ladder is not in it. It is made for originals fine-tuned in S from pre-trained
+weights under a strong L2 pull; on others the linearisation is far from valid. Batch norm is in evaluation mode.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -27,12 +27,12 @@ from harness.batches import Data
 from harness.ensemble import Ensemble
 from harness.errors import UserError
 from harness.seeds import Rng
-from methods.linearised import LADDER, Gram, Linearised, flat, subset_names
+from methods.linearised import Linearised, Solution, flat, ladder, subset_names
 
 
 @dataclass
 class FastNTK:
-    subset: str  # bn, head, bn+head, prompts, last_norm, bn+head+last_convolution, all, or auto
+    subset: str  # bn, head, bn+head, prompts, prompts+head, last_norm, bn+head+last_convolution, all, or auto
     linearise_at: Literal["initial", "trained", "consistent"]
     loss: Literal["as_trained", "mse", "cross_entropy"]
     hessian: Literal["identity", "ggn"]
@@ -42,7 +42,8 @@ class FastNTK:
     solver: Literal["auto", "primal", "dual", "cg"]
     largest_matrix: int  # rows of the largest matrix that is factorised; beyond it, conjugate gradients
     chunk: int
-    retain_loss_allowed: float  # auto: how much retain accuracy may fall
+    accuracy_loss_allowed: float  # auto: of the linear model on valid, and by forgetting on retain
+    saturation: float  # auto: the growth of the effective dimension below which the next rung adds nothing
     chosen: list[dict[str, Any]] = field(default_factory=list, init=False)
 
     def unlearn(self, models: Ensemble, data: Data, rng: Rng) -> None:
@@ -56,26 +57,19 @@ class FastNTK:
         """Forget, in one plain model."""
         modes = [(module, module.training) for module in net.modules()]
         net.eval().requires_grad_(True)
-        ladder = LADDER if self.subset == "auto" else (self.subset,)
-        for rung in ladder:
-            names = subset_names(net, rung)
-            step, facts = self.step(net, initial.eval().requires_grad_(True), names, data)
-            if self.subset != "auto" or self.good_enough(net, names, step, data) or rung == ladder[-1]:
-                break
-        self.chosen.append(
-            {"subset": rung, "parameters": len(step), "of": sum(map(torch.numel, net.parameters()))} | facts
-        )
-        start = flat(net, names)
+        initial.eval().requires_grad_(True)
+        solve = self.climb if self.subset == "auto" else partial(self.solve, self.subset)
+        found = solve(net, initial, data)
         with torch.no_grad():
-            nn.utils.vector_to_parameters(
-                (start + step).to(next(net.parameters()).dtype), [net.get_parameter(n) for n in names]
-            )
+            moved = (flat(net, found.names) + found.step).to(next(net.parameters()).dtype)
+            nn.utils.vector_to_parameters(moved, [net.get_parameter(name) for name in found.names])
         for module, training in modes:
             module.training = training
 
-    def step(self, net: nn.Module, initial: nn.Module, names: list[str], data: Data) -> tuple[Tensor, dict[str, float]]:
-        """The change of the parameters ``names``, float64 [P], and facts about the linear problem."""
+    def solve(self, subset: str, net: nn.Module, initial: nn.Module, data: Data) -> Solution:
+        """The change of the parameters of ``subset``."""
         (x_r, y_r), (x_f, y_f) = data.retain.tensors(), data.forget.tensors()
+        names = subset_names(net, subset)
         loss = data.recipe.loss if self.loss == "as_trained" else self.loss
         at = initial if self.linearise_at == "initial" else net
         linear = Linearised(at, names, loss, self.hessian, self.chunk)
@@ -83,26 +77,43 @@ class FastNTK:
         solver = linear.solver_for(rows, self.largest_matrix) if self.solver == "auto" else self.solver
         retain, g_r = linear.curvature(x_r, y_r, solver)
         forget, g_f = linear.curvature(x_f, y_f, solver)
-        c_r, c_f = len(x_r) * self.ridge, len(x_f) * self.ridge
+        both, c_r, c_f = retain + forget, len(x_r) * self.ridge, len(x_f) * self.ridge
 
         if self.linearise_at == "consistent":
             distance = flat(net, names) - flat(initial, names)
             pull = g_f + c_f * distance if self.assume_stationary else -(g_r + c_r * distance)
-            return retain.solve(c_r, pull), {}
-        both = retain + forget
-        of_retain, of_all = -retain.solve(c_r, g_r), -both.solve(c_r + c_f, g_r + g_f)
-        step = of_retain - of_all
-        if self.scale == "trapezium":
-            step = step * trapezium(step, flat(net, names) - flat(initial, names) - of_retain)
-        return step, {"effective_dimension": both.effective_dimension(c_r + c_f)} if isinstance(both, Gram) else {}
+            of_all, step = torch.zeros_like(pull), retain.solve(c_r, pull)
+        else:
+            of_retain, of_all = -retain.solve(c_r, g_r), -both.solve(c_r + c_f, g_r + g_f)
+            step = of_retain - of_all
+            if self.scale == "trapezium":
+                step = step * trapezium(step, flat(net, names) - flat(initial, names) - of_retain)
+        return Solution(subset, linear, step, of_all, both, c_r + c_f)
 
-    def good_enough(self, net: nn.Module, names: list[str], step: Tensor, data: Data) -> bool:
-        """Whether the linear model's predictions after ``step`` forget, and retain."""
-        linear = Linearised(net, names, "mse", "identity", self.chunk)
+    def climb(self, net: nn.Module, initial: nn.Module, data: Data) -> Solution:
+        """The smallest subset that is good enough and whose effective dimension the next one hardly exceeds; or the last."""
+        rungs = (self.solve(subset, net, initial, data) for subset in ladder(net))
+        found = next(rungs)
+        for larger in rungs:
+            grows = larger.effective_dimension > (1 + self.saturation) * found.effective_dimension
+            if not grows and self.good_enough(net, found, data):
+                break
+            found = larger
+        self.chosen.append(found.facts | {"parameters of the model": sum(map(torch.numel, net.parameters()))})
+        return found
+
+    def good_enough(self, net: nn.Module, found: Solution, data: Data) -> bool:
+        """Whether the linear model expresses the task (on valid), forgets (down to accuracy on valid) and retains.
+
+        Its own ridge solution stands for fine-tuning in the subset, so that nothing is trained.
+        """
+        after = Linearised(net, found.names, "mse", "identity", self.chunk)
         on_retain, on_forget, on_valid = (
-            linear.accuracies(*split.tensors(), step) for split in (data.retain, data.forget, data.valid)
+            after.accuracies(*split.tensors(), found.step) for split in (data.retain, data.forget, data.valid)
         )
-        return on_forget[1] <= on_valid[0] and on_retain[1] >= on_retain[0] - self.retain_loss_allowed
+        fitted = found.linear.accuracies(*data.valid.tensors(), found.of_all)[1]
+        expresses, retains = (fitted, on_valid[0]), (on_retain[1], on_retain[0])
+        return on_forget[1] <= on_valid[0] and all(a >= b - self.accuracy_loss_allowed for a, b in (expresses, retains))
 
 
 def trapezium(step: Tensor, err: Tensor) -> float:

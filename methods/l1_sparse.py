@@ -2,8 +2,8 @@
 
 Epoch t of E minimises CE + α (1 − t/E) · ‖θ‖₁ over all parameters.
 
-Source: the authors' repository (Unlearn-Sparse). It leaves α to the user; the papers report 5e-4 (this method's) and a
-search from 1e-6 to 1e-4 (SalUn's).
+Source: the authors' repository (Unlearn-Sparse). It leaves α to the user. 5e-4 is recalled as the paper's value and
+was not checked against it; a later paper's authors (SalUn) search from 1e-6 to 1e-4.
 """
 
 from __future__ import annotations

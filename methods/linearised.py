@@ -9,9 +9,11 @@ products with it (``Products``, conjugate gradients). All three add up over disj
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Literal, Protocol
 
 import torch
@@ -95,27 +97,39 @@ def _at(f: Callable[..., Tensor], x: Tensor, theta: dict[str, Tensor]) -> Tensor
 
 # --- subsets --------------------------------------------------------------------------------------------------------
 
-LADDER = ("last_norm", "bn", "bn+head", "bn+head+last_convolution")
+_LADDER = ("last_norm", "bn", "bn+head", "bn+head+last_convolution")
+_LADDER_OF_PROMPTS = ("prompts", "prompts+head")
 
 
 def subset_names(net: nn.Module, subset: str) -> list[str]:
     """The parameters of a subset, in the network's order. Raises UserError if it is empty or unknown."""
     norms, last = names_in(net, BatchNorm, nn.LayerNorm), head_names(net)
+    prompts = {name for name, _ in net.named_parameters() if "prompt" in name}
     known: dict[str, set[str]] = {
         "last_norm": set(norms[-2:]),
         "bn": set(norms),
         "head": last,
         "bn+head": last.union(norms),
-        "prompts": {name for name, _ in net.named_parameters() if "prompt" in name},
+        "prompts": prompts,
+        "prompts+head": last.union(prompts) if prompts else set(),
         "all": {name for name, _ in net.named_parameters()},
     }
-    if subset == "bn+head+last_convolution":
+    if subset == "bn+head+last_convolution" and convolutions(net):
         weights = {id(p) for p in convolutions(net)[-1].parameters()}
         known[subset] = known["bn+head"] | {name for name, p in net.named_parameters() if id(p) in weights}
     found = [name for name, _ in net.named_parameters() if name in known.get(subset, set())]
     if not found:
         raise UserError(f"method.subset={subset} has no parameters in this model; known: auto, {', '.join(known)}")
     return found
+
+
+def ladder(net: nn.Module) -> list[str]:
+    """Nested subsets that this model has, small to large; for a model with prompts, those of its prompts."""
+    rungs: dict[tuple[str, ...], str] = {}
+    for subset in _LADDER_OF_PROMPTS if any("prompt" in name for name, _ in net.named_parameters()) else _LADDER:
+        with suppress(UserError):
+            rungs.setdefault(tuple(subset_names(net, subset)), subset)
+    return list(rungs.values())
 
 
 def flat(net: nn.Module, names: list[str]) -> Tensor:
@@ -132,6 +146,9 @@ class Curvature(Protocol):
     def solve(self, c: float, v: Tensor) -> Tensor:
         """(JᵀHJ + c I)⁻¹ v for c > 0, v [P]."""
 
+    def effective_dimension(self, c: float) -> float:
+        """tr(G (G + c I)⁻¹), G = JᵀHJ: how many directions the data determine; NaN where it would be too dear."""
+
     def __add__(self, other: Curvature) -> Curvature: ...
 
 
@@ -144,9 +161,7 @@ class Gram:
         return torch.cholesky_solve(v[:, None], factor)[:, 0]
 
     def effective_dimension(self, c: float) -> float:
-        """tr(G (G + c I)⁻¹): how many directions the data determine."""
-        values = torch.linalg.eigvalsh(self.matrix).clamp(min=0)
-        return float((values / (values + c)).sum())
+        return _effective_dimension(self.matrix, c)
 
     def __add__(self, other: Curvature) -> Gram:
         assert isinstance(other, Gram)
@@ -162,6 +177,9 @@ class Rows:
         kernel.diagonal().add_(c)
         inner = torch.cholesky_solve((self.rows @ v)[:, None], torch.linalg.cholesky(kernel))[:, 0]
         return (v - self.rows.T @ inner) / c
+
+    def effective_dimension(self, c: float) -> float:
+        return _effective_dimension(self.rows @ self.rows.T, c)  # its eigenvalues are those of JᵀHJ, but for zeros
 
     def __add__(self, other: Curvature) -> Rows:
         assert isinstance(other, Rows)
@@ -188,9 +206,17 @@ class Products:
             direction = residual + size / before * direction
         return found
 
+    def effective_dimension(self, c: float) -> float:
+        return float("nan")
+
     def __add__(self, other: Curvature) -> Products:
         assert isinstance(other, Products)
         return Products(lambda v: self.times(v) + other.times(v), self.tolerance, self.iterations)
+
+
+def _effective_dimension(matrix: Tensor, c: float) -> float:
+    values = torch.linalg.eigvalsh(matrix).clamp(min=0)
+    return float((values / (values + c)).sum())
 
 
 # --- the pieces of a ridge problem ----------------------------------------------------------------------------------
@@ -290,3 +316,30 @@ class Linearised:
 
     def _chunks(self, x: Tensor, y: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         return zip(x.split(self.chunk), y.split(self.chunk), strict=True)
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What forgetting in one subset comes to. step: the change of its parameters, [P]; of_all: w_lin(D) from where the network
+    is linearised, [P]; c: the ridge of all data, n λ."""
+
+    subset: str
+    linear: Linearised
+    step: Tensor
+    of_all: Tensor
+    curvature: Curvature  # of all data
+    c: float
+
+    @property
+    def names(self) -> list[str]:
+        return self.linear.names
+
+    @cached_property
+    def effective_dimension(self) -> float:
+        return self.curvature.effective_dimension(self.c)
+
+    @property
+    def facts(self) -> dict[str, str | float]:
+        dimension = self.effective_dimension
+        known = {} if math.isnan(dimension) else {"effective dimension": dimension}
+        return {"subset": self.subset, "parameters": len(self.step)} | known

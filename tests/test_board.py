@@ -224,6 +224,16 @@ def test_marks_and_footnotes():
     assert "~ a plain" not in quiet
 
 
+def test_what_a_method_chose_is_told():
+    choices = [{"subset": "bn (8x)", "parameters": "322 (median)"}, {"subset": "bn (7x), all (1x)"}]
+    cells = [cell("auto", seed=seed, chosen=chosen) for seed, chosen in enumerate(choices)]
+    made = one(*cells, cell("plain"))
+    text = "auto chose subset: bn (8x); parameters: 322 (median) | subset: bn (7x), all (1x)"
+    assert text in " ".join(terminal(made).split())
+    assert text in board.markdown(made)
+    assert row(made, "plain")["chosen"] == ""
+
+
 def test_warnings_are_shown_once():
     made = one(*(cell(m, warnings=["SANITY CHECK FAILED: look", "2 draws have NaN outputs"]) for m in "ab"))
     assert made.warnings == ["SANITY CHECK FAILED: look", "a: 2 draws have NaN outputs", "b: 2 draws have NaN outputs"]

@@ -209,6 +209,13 @@ def with_accuracy(forget: float, test: float) -> Draws:
     return replace(draws, accuracy={name: np.full(8, forget if name == "forget" else test) for name in EVALUATED})
 
 
+def test_choices_in_words():
+    chosen = [{"subset": "bn", "parameters": 2}, {"subset": "all", "parameters": 10}, {"subset": "all", "parameters": 11}]
+    assert scoring.in_words(chosen) == {"subset": "all (2x), bn (1x)", "parameters": "10 (median)"}
+    assert scoring.in_words([{"passed": True}, {"passed": True}]) == {"passed": "True (2x)"}
+    assert scoring.in_words([]) == {}
+
+
 def test_sanity_gate(task):
     assert scoring.sanity_warnings(task, with_accuracy(0.8, 0.8)) == []
     assert scoring.sanity_warnings(task, with_accuracy(0.7, 0.8)) == []  # 30 forget examples allow ± 20 %

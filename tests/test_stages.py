@@ -119,6 +119,17 @@ def test_methods_do_not_see_test_data(originals, task, tmp_path, name):
     assert not torch.equal(before.tensors["logits/test"], after.tensors["logits/test"])
 
 
+@pytest.mark.parametrize("name", registry.available())
+def test_the_operations_of_every_method_can_be_counted(originals, name):
+    store, stages = originals
+    stage = Unlearning(stages["small_cnn"][0], built_in(name), 0, "paired")
+    try:
+        counted = stage.flops(store)
+    except NotApplicable as reason:
+        pytest.skip(f"{name} does not apply to this task: {reason}")
+    assert (counted > 1e4) is (name != "identity")
+
+
 # --- a draw is a function of its index ------------------------------------------------------------------------------
 
 
@@ -238,6 +249,21 @@ def test_what_a_draw_holds(task, store):
             assert draw.tensors[f"logits/{split}"].shape == (sizes[split], 10)
             assert draw.tensors[f"logits/{split}"].dtype == torch.float32
         assert draw.facts["seconds"] >= 0
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+def test_what_a_method_chose_for_each_model_is_kept_with_its_draw(originals, stacked):
+    store, stages = originals
+    stage = stages["small_cnn"][stacked]
+    draws = [1, 2] if stacked else [1]
+    made = Unlearning(stage, built_in("fast_ntk", subset="auto"), 0, "paired").make(draws, store)
+    for draw in made:
+        store.put("chosen", draw.index, draw.tensors, draw.facts)
+        facts = store.get("chosen", draw.index)[1]["chosen"]
+        assert facts["subset"] in ("last_norm", "bn", "bn+head", "bn+head+last_convolution")
+        assert 0 < facts["parameters"] < facts["parameters of the model"]
+    made = Unlearning(stage, built_in("fast_ntk"), 0, "paired").make(draws, store)
+    assert all("chosen" not in draw.facts for draw in made)
 
 
 def test_logits_are_those_of_the_stored_weights_in_evaluation_mode(task, store):

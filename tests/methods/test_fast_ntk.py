@@ -6,7 +6,8 @@ from torch.func import functional_call, jacrev
 
 from harness.errors import UserError
 from methods.fast_ntk import trapezium
-from methods.linearised import Gram, Linearised, flat, jacobian, subset_names
+from methods.linearised import Gram, Linearised, Rows, flat, jacobian, ladder, subset_names
+from methods.surgery import head
 from tests.methods.tiny_task import RESNET, built, constants, one, tiny_task
 
 CASES = [("mse", "identity"), ("cross_entropy", "identity"), ("cross_entropy", "ggn")]
@@ -163,15 +164,90 @@ def test_only_the_subset_moves_and_buffers_and_modes_stay():
     assert models.template.training
 
 
-def test_auto_reports_its_choice():
+def climbed(good_enough=None, **settings):
+    """What ``subset=auto`` reports, and the parameters it moved."""
     models, data, rng = one()
+    before = models.state()
+    method = built("fast_ntk", subset="auto", **settings)
+    if good_enough is not None:
+        method.good_enough = good_enough
+    method.unlearn(models, data, rng)
+    (chosen,) = method.chosen
+    return chosen, {n for n, t in models.state().items() if not torch.equal(t, before[n])}, models.template
+
+
+def test_the_ladder_is_climbed_while_a_criterion_fails():
+    """Never good enough, or growing without end: the last rung. All fulfilled: the first."""
+    last = ladder(one()[0].template)[-1]
+    assert last == "bn+head+last_convolution"
+    assert climbed(lambda *a: False, saturation=1e9)[0]["subset"] == last
+    assert climbed(lambda *a: True, saturation=-1.0)[0]["subset"] == last
+    chosen, moved, net = climbed(lambda *a: True, saturation=1e9)
+    assert chosen["subset"] == "last_norm"
+    assert moved == set(subset_names(net, "last_norm"))
+    assert chosen["parameters"] == sum(net.get_parameter(n).numel() for n in moved)
+    assert chosen["parameters of the model"] == sum(p.numel() for p in net.parameters())
+    assert 0 < chosen["effective dimension"] <= chosen["parameters"]
+
+
+def test_the_first_good_and_saturated_rung_is_taken():
+    chosen, moved, net = climbed(lambda net, found, data: found.subset != "last_norm", saturation=1e9)
+    assert chosen["subset"] == "bn"
+    assert moved == set(subset_names(net, "bn"))
+
+
+@pytest.mark.parametrize(
+    ("forget", "retain", "fitted", "expected"),
+    [(0.5, 0.9, 0.6, True), (0.7, 0.9, 0.6, False), (0.5, 0.8, 0.6, False), (0.5, 0.9, 0.5, False)],
+)
+def test_good_enough_is_expressing_forgetting_and_retaining(monkeypatch, forget, retain, fitted, expected):
+    """The original is at 90 % on retain and 60 % on valid; 2 points may be lost."""
+    models, data, _ = one()
     method = built("fast_ntk", subset="auto")
+    net = models.template.eval()
+    found = method.solve("bn", net, net, data)
+    answers = {len(data.retain.tensors()[1]): (0.9, retain), len(data.forget.tensors()[1]): (1.0, forget)}
+
+    def accuracies(self, x, y, step):
+        if step is found.of_all:
+            return (0.0, fitted)
+        return answers.get(len(x), (0.6, 0.0))
+
+    assert len(data.valid.tensors()[1]) not in answers
+    monkeypatch.setattr(Linearised, "accuracies", accuracies)
+    assert method.good_enough(net, found, data) is expected
+
+
+def with_prompts():
+    vit = {"_target_": "harness.models.vit_tiny", "layers": 2, "image_size": 8, "patch_size": 4, "prompts": 3}
+    models, data, rng = one(model=vit)
+    torch.manual_seed(0)
+    nn.init.normal_(head(models.template).weight, std=0.1)  # it starts at zero, which no gradient passes
+    return models, data, rng
+
+
+def test_the_ladder_of_a_model_with_prompts_is_its_prompts():
+    models, data, rng = with_prompts()
+    net = models.template
+    assert ladder(net) == ["prompts", "prompts+head"]
+    before = models.state()
+    method = built("fast_ntk", subset="prompts", ridge=0.01)
     method.unlearn(models, data, rng)
-    assert method.chosen[0]["subset"] in ("last_norm", "bn", "bn+head", "bn+head+last_convolution")
-    assert 0 < method.chosen[0]["effective_dimension"] <= method.chosen[0]["parameters"]
-    method.good_enough = lambda *a: True
-    method.unlearn(models, data, rng)
-    assert method.chosen[1]["subset"] == "last_norm"
+    moved = {n for n, t in models.state().items() if not torch.equal(t, before[n])}
+    assert moved == {"prompts"}
+    assert method.chosen == []
+
+
+def test_jacobians_of_prompts_are_those_of_autograd():
+    models, data, _ = with_prompts()
+    net = models.template.eval()
+    x = data.retain.tensors()[0][:2]
+    found = jacobian(net, ["prompts"], x)
+    for i in range(2):
+        for c in range(found.shape[1]):
+            (expected,) = torch.autograd.grad(net(x[i : i + 1])[0, c], net.get_parameter("prompts"))
+            assert expected.abs().max() > 1e-6
+            assert torch.allclose(found[i, c], expected.flatten(), rtol=1e-8, atol=1e-12)
 
 
 def test_the_solver_goes_by_size():
@@ -188,6 +264,10 @@ def test_the_trapezium_scale():
 
 
 def test_effective_dimension():
+    rows = torch.randn(4, 7, dtype=torch.float64)
+    expected = torch.trace(rows.T @ rows @ torch.linalg.inv(rows.T @ rows + 0.3 * torch.eye(7, dtype=torch.float64)))
+    for curvature in (Gram(rows.T @ rows), Rows(rows)):
+        assert curvature.effective_dimension(0.3) == pytest.approx(expected.item())
     assert Gram(torch.diag(torch.tensor([1.0, 3.0, 0.0]))).effective_dimension(1.0) == pytest.approx(0.5 + 0.75)
 
 
