@@ -38,7 +38,6 @@ from harness.store import Store
 
 SEED = 1000
 COST_LIMIT = 0.2
-EPOCHS = 30  # of the training that the epochs in benchmarks/spaces.yaml are meant for
 ROOT = Path(__file__).resolve().parents[1]
 TASKS = {"digits": [], "mnist_writers": ["experiment=mnist_writers"]}
 
@@ -91,7 +90,7 @@ def _trials(benchmark: Benchmark, name: str, space: dict[str, Any], count: int) 
     settings: list[dict[str, Any]] = [{}]
     if space:
         settings += [{field: _sample(rule, rng) for field, rule in space.items()} for _ in range(count - 1)]
-    settings = [_scaled(setting, benchmark.recipe.epochs / EPOCHS) for setting in settings]
+    settings = [registry.scaled_epochs(setting, benchmark.recipe.epochs) for setting in settings]
     defaults = registry.defaults(name)
     target, parameters = defaults.pop("_target_"), defaults
     made = []
@@ -108,15 +107,6 @@ def _sample(rule: Any, rng: np.random.Generator) -> Any:
     ((kind, (low, high)),) = rule.items()
     value = rng.uniform(low, high) if kind == "uniform" else np.exp(rng.uniform(np.log(low), np.log(high)))
     return float(f"{value:.3g}")
-
-
-def _scaled(setting: dict[str, Any], factor: float) -> dict[str, Any]:
-    """``setting`` with all that counts epochs times ``factor``; whole numbers stay whole and at least 1."""
-
-    def scaled(value: float) -> float:
-        return max(1, round(value * factor)) if isinstance(value, int) else float(f"{value * factor:.3g}")
-
-    return {field: scaled(value) if field.endswith("epochs") else value for field, value in setting.items()}
 
 
 def _evaluate(benchmark: Benchmark, store: Store, trials: list[Trial], *, draws: int, retrained: int) -> pd.DataFrame:
@@ -156,7 +146,7 @@ def _flops(store: Store, stage: Unlearning) -> float:
 
 
 def _write(task: str, name: str, table: pd.DataFrame, trials: list[Trial], budget: str) -> None:
-    """The best setting within the cost limit, or of all; no file where it is the authors' own, or where nothing ran."""
+    """The best setting within the cost limit, or of all; no file where there is nothing to tune, or where nothing ran."""
     file = ROOT / "conf" / "tuned" / task / f"{name}.yaml"
     file.unlink(missing_ok=True)
     usable = table.dropna(subset=["objective"]) if "objective" in table else table.iloc[:0]
@@ -168,7 +158,7 @@ def _write(task: str, name: str, table: pd.DataFrame, trials: list[Trial], budge
     changes = trials[best["trial"]].changes
     found, given = best["objective"], usable["objective"].iloc[0]
     print(f"{name:18s} objective {found:.3f}, authors' {given:.3f}, cost {best['cost']:.1%}: {changes}")
-    if changes:
+    if len(table) > 1:
         note = f"# Best of {budget}: objective {found:.3f}, with the authors' constants {given:.3f}.\n"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(note + OmegaConf.to_yaml(changes))

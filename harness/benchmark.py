@@ -126,7 +126,7 @@ def from_config(cfg: DictConfig, store: Store, *, method_name: str | None = None
         model=model,
         recipe=recipe,
         protocol=Protocol.from_config(config["protocol"]),
-        methods=_methods(config, method_name, task.name, tuple(references.values())),
+        methods=_methods(config, method_name, task.name, recipe.epochs, tuple(references.values())),
         ceiling=references["ceiling"],
         floor=references["floor"],
         metrics=tuple(_metrics(config["metrics"])),
@@ -191,17 +191,18 @@ def _model(node: dict[str, Any], task: Task) -> dict[str, Any]:
 
 
 def _methods(
-    config: Mapping[str, Any], name: str | None, task: str, references: tuple[str, ...]
+    config: Mapping[str, Any], name: str | None, task: str, epochs: int, references: tuple[str, ...]
 ) -> tuple[MethodSpec, ...]:
     """The chosen methods, the reference rows first; none twice."""
     recipe = config["recipe"]
     if recipe not in ("tuned", "authors"):
         raise unknown_name("recipe", str(recipe), ("tuned", "authors"))
-    reference_specs = [registry.spec(name, task=task, recipe=recipe) for name in references]
+    named = partial(registry.spec, task=task, recipe=recipe, epochs=epochs)
+    reference_specs = [named(name) for name in references]
     node = config["method"]
     if node.get("_target_"):
         if name:
-            chosen = [registry.spec(name, task=task, recipe=recipe, changes=_changes(name, node))]
+            chosen = [named(name, changes=_changes(name, node))]
         else:
             chosen = [registry.spec_of_target(node)]
     else:
@@ -209,7 +210,7 @@ def _methods(
         names = registry.available() if names == "all" else [names] if isinstance(names, str) else names
         if not isinstance(names, list):
             raise UserError(f"methods={names}: expected all, or a list such as methods=[{','.join(references)}]")
-        chosen = [registry.spec(str(name), task=task, recipe=recipe) for name in names]
+        chosen = [named(str(name)) for name in names]
     for spec in chosen:
         spec.build()
     seen: dict[Any, MethodSpec] = {(s.name, s.recipe): s for s in [*reference_specs, *chosen]}

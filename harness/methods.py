@@ -29,6 +29,9 @@ from harness.plain import PlainFunction
 from harness.seeds import Rng
 
 
+EPOCHS = 30  # of the competition's training, for which most authors' constants were chosen
+
+
 class Method(Protocol):
     def unlearn(self, models: Ensemble, data: Data, rng: Rng) -> None: ...
 
@@ -90,18 +93,36 @@ def available() -> list[str]:
     return names("method")
 
 
-def spec(name: str, *, task: str, recipe: str, changes: Mapping[str, Any] | None = None) -> MethodSpec:
-    """The method called ``name`` for the data set ``task``.
+def spec(
+    name: str, *, task: str, recipe: str, epochs: int = EPOCHS, changes: Mapping[str, Any] | None = None
+) -> MethodSpec:
+    """The method called ``name`` for the data set ``task``, whose originals are trained for ``epochs``.
 
-    recipe: ``authors``, or ``tuned`` to use the values found for this data set where there are any (else the authors').
+    recipe: ``authors``, or ``tuned`` to use the values found for this data set; where there are none, the authors' with
+    their epochs scaled to those of the training (:func:`scaled_epochs`), so that they cost the same share of it.
     changes: hyper-parameters set by the user; they win, and the recipe's name on the board shows them.
     """
-    node = defaults(name)
-    used = "authors"
-    if recipe == "tuned" and (tuned := _yaml("tuned", task, f"{name}.yaml")) is not None:
-        node |= tuned
-        used = "tuned"
+    node, used = defaults(name), "authors"
+    if recipe == "tuned":
+        if (tuned := _yaml("tuned", task, f"{name}.yaml")) is not None:
+            node, used = node | tuned, "tuned"
+        elif (scaled := scaled_epochs(node, epochs)) != node:
+            node, used = scaled, "authors scaled"
     return _spec(name, node, used, changes or {})
+
+
+def scaled_epochs(parameters: Mapping[str, Any], epochs: int) -> dict[str, Any]:
+    """Every parameter that counts epochs, times ``epochs`` / 30, those of the competition's training.
+
+    That is each whose name ends in ``epochs``. Whole numbers stay whole and at least 1.
+    """
+    factor = epochs / EPOCHS
+
+    def scaled(value: float) -> float:
+        return max(1, round(value * factor)) if isinstance(value, int) else float(f"{value * factor:.3g}")
+
+    counted = {name: value for name, value in parameters.items() if name.endswith("epochs") and value}
+    return {**parameters, **{name: scaled(value) for name, value in counted.items()}}
 
 
 def defaults(name: str) -> dict[str, Any]:

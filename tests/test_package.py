@@ -46,6 +46,23 @@ def test_every_method_can_be_built(name):
         assert spec.name == name
 
 
+def test_without_tuned_values_epochs_go_with_those_of_the_training():
+    def fanchuan(epochs, **more):
+        return methods.spec("fanchuan", task="unheard-of", recipe="tuned", epochs=epochs, **more)
+
+    given = methods.spec("fanchuan", task="unheard-of", recipe="authors", epochs=10)
+    assert (given.recipe, given.parameters["epochs"]) == ("authors", 8)
+    assert fanchuan(30).parameters == given.parameters
+    assert fanchuan(30).recipe == "authors"
+    assert (fanchuan(10).recipe, dict(fanchuan(10).parameters)) == ("authors scaled", {**given.parameters, "epochs": 3})
+    assert fanchuan(1).parameters["epochs"] == 1
+    assert fanchuan(60).parameters["epochs"] == 16
+    assert fanchuan(10, changes={"epochs": 8}).parameters["epochs"] == 8
+    assert methods.spec("sebastian", task="unheard-of", recipe="tuned", epochs=15).parameters["epochs"] == 1.6
+    scrub = methods.spec("scrub", task="unheard-of", recipe="tuned", epochs=15).parameters
+    assert (scrub["epochs"], scrub["ascent_epochs"]) == (2, 2)
+
+
 @pytest.mark.parametrize(("group", "name"), [(g, n) for g in GROUPS if g != "experiment" for n in names(g)])
 def test_every_choice_composes_with_the_default(group, name):
     check([f"{group}={name}"])
