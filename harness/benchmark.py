@@ -201,10 +201,7 @@ def _methods(
     reference_specs = [named(name) for name in references]
     node = config["method"]
     if node.get("_target_"):
-        if name:
-            chosen = [named(name, changes=_changes(name, node))]
-        else:
-            chosen = [registry.spec_of_target(node)]
+        chosen = [named(name, changes=_changes(name, node))] if name else [registry.spec_of_target(node)]
     else:
         names = config["methods"]
         names = registry.available() if names == "all" else [names] if isinstance(names, str) else names

@@ -21,6 +21,7 @@ unlearn: benchmark machine unlearning, N unlearned against N retrained models
   unlearn plan [KEY=VALUE ...]            what would run, what is stored, the time it takes; runs nothing
   unlearn leaderboard [DIR]               rebuild the board from the result files in DIR (default: the newest run)
   unlearn score DIR [metrics=[a,b]]       score the stored outputs in DIR again, also with other metrics; trains nothing
+  unlearn protocols DIR                   whether the cheap protocols agree with `full`, from repeated runs in DIR
   unlearn list [KIND] [--plain]           methods, data, models, metrics, protocols, forget, train or experiments
 
   method=NAME or methods=[a,b] or methods=all     data=digits|npz|cifar10|...  data.path= data.root= data.train_limit=
@@ -86,7 +87,7 @@ def _hydra(arguments: list[str]) -> int:
 
 def _finish(out: Path, started: float) -> int:
     """Build the board of everything in ``out``; the exit code speaks of this run only."""
-    from harness import board, results
+    from harness import board, protocol_study, results
 
     errors = [file for file in out.glob("errors/*.txt") if file.stat().st_mtime >= started]
     for file in sorted(errors):
@@ -98,6 +99,10 @@ def _finish(out: Path, started: float) -> int:
     for one in boards:
         board.show(one, console)
         console.print()
+    cells = results.read_all(out)
+    if len({cell.protocol.kind for cell in cells}) > 1 and protocol_study.studies(cells):
+        protocol_study.write(out)
+        console.print(f"protocols compared in {out / 'protocols.md'}", markup=False, highlight=False)
     console.print(f"board and results in {out}", markup=False, highlight=False)
     fresh = [file for file in out.glob("cells/*.json") if file.stat().st_mtime >= started - 1]
     failed = [cell for cell in map(results.read, fresh) if cell.status == "failed"]
@@ -152,6 +157,18 @@ def _score(arguments: list[str]) -> int:
     return 0
 
 
+def _protocols(arguments: list[str]) -> int:
+    from harness import protocol_study
+
+    if len(arguments) != 1 or arguments[0].startswith("-"):
+        raise UserError("usage: unlearn protocols DIR")
+    folder = Path(arguments[0]).expanduser()
+    for study in protocol_study.write(folder):
+        print(protocol_study.markdown(study))
+    print(f"tables and plots in {folder}/protocols.*")
+    return 0
+
+
 def _default_metrics() -> list[str]:
     from harness import compose
 
@@ -179,5 +196,6 @@ _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "plan": _plan,
     "leaderboard": _leaderboard,
     "score": _score,
+    "protocols": _protocols,
     "list": _list,
 }

@@ -28,7 +28,6 @@ from harness.errors import UserError, unknown_name
 from harness.plain import PlainFunction
 from harness.seeds import Rng
 
-
 EPOCHS = 30  # of the competition's training, for which most authors' constants were chosen
 
 

@@ -209,7 +209,8 @@ class Unlearning:
         rng = [Rng([seed_for("flops", purpose)], stacked=False) for purpose in ("order", "noise")]
         models.train()
         counter = FlopCounterMode(display=False)
-        counter.mod_tracker = _OneModule()  # its own hooks fail where a loss takes gradients inside (torch.func.grad)
+        # The counter's own tracker hooks into modules, which fails where a loss takes gradients inside (torch.func.grad).
+        counter.mod_tracker = _OneModule()  # type: ignore[assignment]
         with counter:
             self.method.build().unlearn(models, method_data(task, images, rng[0], training.recipe), rng[1])
         return float(counter.get_total_flops())

@@ -341,5 +341,5 @@ class Solution:
     @property
     def facts(self) -> dict[str, str | float]:
         dimension = self.effective_dimension
-        known = {} if math.isnan(dimension) else {"effective dimension": dimension}
-        return {"subset": self.subset, "parameters": len(self.step)} | known
+        known: dict[str, float] = {} if math.isnan(dimension) else {"effective dimension": dimension}
+        return {"subset": self.subset, "parameters": len(self.step), **known}

@@ -210,7 +210,11 @@ def with_accuracy(forget: float, test: float) -> Draws:
 
 
 def test_choices_in_words():
-    chosen = [{"subset": "bn", "parameters": 2}, {"subset": "all", "parameters": 10}, {"subset": "all", "parameters": 11}]
+    chosen = [
+        {"subset": "bn", "parameters": 2},
+        {"subset": "all", "parameters": 10},
+        {"subset": "all", "parameters": 11},
+    ]
     assert scoring.in_words(chosen) == {"subset": "all (2x), bn (1x)", "parameters": "10 (median)"}
     assert scoring.in_words([{"passed": True}, {"passed": True}]) == {"passed": "True (2x)"}
     assert scoring.in_words([]) == {}
