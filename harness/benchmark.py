@@ -66,12 +66,19 @@ class Benchmark:
 
     @cached_property
     def retrained(self) -> Training:
-        return Training(self.task.hash, self.model, self.recipe, "retrained", self.seeds["train"], self.engine)
+        seed = self.seeds["train"]
+        return Training(self.task.hash, self.model, self.recipe, "retrained", seed, self.engine, features=self.features)
 
     @cached_property
     def unlearned(self) -> tuple[Unlearning, ...]:
         source = self.protocol.source
-        return tuple(Unlearning(self.originals, method, self.seeds["unlearn"], source) for method in self.methods)
+        seed = self.seeds["unlearn"]
+        return tuple(Unlearning(self.originals, method, seed, source, self.features) for method in self.methods)
+
+    @property
+    def features(self) -> bool:
+        """Whether a metric needs what enters the head, so that draws must keep it."""
+        return any("features" in metric.needs for metric in self.metrics)
 
     @property
     def parallel(self) -> int:

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, grad_and_value, vmap
 
-from harness.models import Dropout
+from harness.losses import Net
+from harness.models import Dropout, head
 from harness.seeds import Rng, global_seed
 
 Loss = Callable[..., Tensor]
@@ -200,19 +201,42 @@ class Ensemble(ABC):
         joined = {n: torch.stack([s[n] for s in states]) if self.stacked else states[0][n] for n in states[0]}
         self.load_state(self.state() | joined)
 
-    @torch.no_grad()
     def logits(self, x: Tensor) -> Tensor:
         """Outputs in evaluation mode on images shared by all models, x [n, C, H, W] -> float32 [*lead, n, classes]."""
+        return self._evaluated(lambda net, x: net(x), x)
+
+    def features(self, x: Tensor) -> Tensor:
+        """What enters the head, in evaluation mode, x [n, C, H, W] -> float32 [*lead, n, D].
+
+        Raises UserError if the model has no linear layer.
+        """
+        last = head(self.template)
+
+        def entering(net: Net, x: Tensor) -> Tensor:
+            kept: list[Tensor] = []
+            hook = last.register_forward_pre_hook(lambda _, arguments: kept.append(arguments[0]))
+            try:
+                net(x)
+            finally:
+                hook.remove()
+            return kept[-1].flatten(1)
+
+        return self._evaluated(entering, x)
+
+    @torch.no_grad()
+    def _evaluated(self, fn: Callable[[Net, Tensor], Tensor], x: Tensor) -> Tensor:
         modes = [(module, module.training) for module in self.template.modules()]
         self.template.eval()
         try:
-            return torch.cat([self._forward(part) for part in x.split(_EVALUATION_BATCH)], dim=len(self.lead)).float()
+            parts = [self._each(fn, part) for part in x.split(_EVALUATION_BATCH)]
+            return torch.cat(parts, dim=len(self.lead)).float()
         finally:
             for module, training in modes:
                 module.training = training
 
     @abstractmethod
-    def _forward(self, x: Tensor) -> Tensor: ...
+    def _each(self, fn: Callable[[Net, Tensor], Tensor], x: Tensor) -> Tensor:
+        """``fn(net, x)`` of every model, [*lead, ...]."""
 
     def _trainable(self) -> list[Tensor]:
         return [parameter for name, parameter in self.parameters.items() if name not in self._frozen]
@@ -253,9 +277,9 @@ class Sequential(Ensemble):
         copied.remember(initial=self._initial, build=self._build)
         return copied
 
-    def _forward(self, x: Tensor) -> Tensor:
+    def _each(self, fn: Callable[[Net, Tensor], Tensor], x: Tensor) -> Tensor:
         with self._precision():
-            return self.template(x)
+            return fn(self.template, x)
 
     def _adopt(self) -> None:
         self.parameters = dict(self.template.named_parameters())
@@ -319,10 +343,10 @@ class Stacked(Ensemble):
         copied.buffers = {name: b.clone() for name, b in self.buffers.items()}
         return copied
 
-    def _forward(self, x: Tensor) -> Tensor:
+    def _each(self, fn: Callable[[Net, Tensor], Tensor], x: Tensor) -> Tensor:
         def one(state: dict[str, Tensor]) -> Tensor:
             with self._precision():
-                return functional_call(self.template, state, (x,))
+                return fn(_net(self.template, state), x)
 
         return vmap(one)({n: t.detach() for n, t in (self.parameters | self.buffers).items()})
 

@@ -110,13 +110,31 @@ class Executor:
                 time.sleep(_POLL_SECONDS)  # what is left is being made by another process
 
     def count_flops(self, stages: Sequence[Unlearning]) -> None:
-        """Count the operations of each stage once, on a plain model; the numbers go to the store's records."""
+        """Count the operations of each stage once, on a plain model; the numbers go to the store's records.
+
+        A stage whose operations cannot be counted has no record.
+        """
         todo = [stage for stage in stages if self.store.get_record(f"flops-{stage.key}") is None]
         if self.in_process:
             for stage in todo:
                 _count_flops(self.store.root, stage)
         else:
-            wait([self._workers().submit(_count_flops, self.store.root, stage) for stage in todo])
+            for stage in self._count_in_workers(todo):  # a dying worker takes others down: each once more, alone
+                self._count_in_workers([stage])
+
+    def _count_in_workers(self, stages: Sequence[Unlearning]) -> list[Unlearning]:
+        """Returns the stages that were lost with a worker."""
+        futures, lost = {}, []
+        for stage in stages:
+            try:
+                futures[self._workers().submit(_count_flops, self.store.root, stage)] = stage
+            except BrokenProcessPool:
+                lost.append(stage)
+        wait(futures)
+        lost += [stage for future, stage in futures.items() if isinstance(future.exception(), BrokenProcessPool)]
+        if lost:
+            self._stop()
+        return lost
 
     def _missing(self, pool: Pool) -> list[_Unit]:
         missing = self.store.missing(pool.stage.key, pool.draws)

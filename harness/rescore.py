@@ -71,7 +71,7 @@ def _load(path: Path, result: CellResult, metrics: Sequence[Metric], store: Stor
         raise UserError(f"{stored}: missing; the outputs of {result.method} cannot be scored without it")
     with np.load(stored, allow_pickle=False) as arrays:
         draws = {side: _from_arrays(arrays, side) for side in ("unlearned", "retrained")}
-    lacking = {"logits", "test_confidences"} & {need for metric in metrics for need in metric.needs}
+    lacking = {"logits", "test_confidences", "features"} & {need for metric in metrics for need in metric.needs}
     if lacking:
         draws = {side: _from_store(result, side, store, metrics, lacking) for side in draws}
     return _Cell(path, result, **draws)
@@ -98,6 +98,9 @@ def _from_store(
     first = result.protocol.experiment * n
     try:
         task = store.get_task(result.task.hash)
-        return scoring.load(store, scoring.Stored(key), range(first, first + n), task).draws
+        draws = scoring.load(store, scoring.Stored(key), range(first, first + n), task).draws
+        if "features" in lacking and draws.features is None:
+            raise Missing("features were not kept")
+        return draws
     except (FileNotFoundError, Missing, Damaged) as error:
         raise UserError(f"{needy} need outputs of {result.method} that the store lacks ({error}); {hint}") from error

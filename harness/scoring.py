@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from harness.intervals import ends, resampled
 from harness.metrics import Draws, Metric, confidences
@@ -53,7 +54,7 @@ def load(store: Store, stage: Stage | Stored, draws: Sequence[int], task: Task) 
 
     Raises Damaged if a stored draw cannot be trusted any more (it has been set aside: fill the pool again).
     """
-    loaded = [store.get(stage.key, draw, prefix="logits/") for draw in draws]
+    loaded = [store.get(stage.key, draw, prefix=("logits/", "features/")) for draw in draws]
     logits = {name: np.stack([tensors[f"logits/{name}"].numpy() for tensors, _ in loaded]) for name in EVALUATED}
     broken = np.any([~np.isfinite(values).all((1, 2)) for values in logits.values()], axis=0)  # [N]
     accuracy = {}
@@ -67,6 +68,7 @@ def load(store: Store, stage: Stage | Stored, draws: Sequence[int], task: Task) 
         name: np.where(broken[:, None], WORST_CONFIDENCE, confidences(values, task.labels[task.splits[name]]))
         for name, values in usable.items()
     }
+    features = [tensors.get("features/forget") for tensors, _ in loaded]
     scored = np.isin(task.splits["test"], task.scored_test())
     return Outputs(
         Draws(
@@ -74,11 +76,20 @@ def load(store: Store, stage: Stage | Stored, draws: Sequence[int], task: Task) 
             logits=usable["forget"],
             accuracy=accuracy,
             test_confidences=confidence["test"][:, scored],
+            features=_stacked(features, broken),
         ),
         np.array([facts["seconds"] for _, facts in loaded]),
         int(broken.sum()),
         tuple(facts["chosen"] for _, facts in loaded if "chosen" in facts),
     )
+
+
+def _stacked(features: Sequence[Tensor | None], broken: np.ndarray) -> np.ndarray | None:
+    """[N, S, D] float32, zeros for broken draws; None where a draw has none."""
+    known = [tensor.numpy() for tensor in features if tensor is not None]
+    if not known or len(known) < len(features):
+        return None
+    return np.where(broken[:, None, None], np.float32(0), np.stack(known))
 
 
 def score(metrics: Sequence[Metric], *, unlearned: Draws, retrained: Draws) -> dict[str, float]:

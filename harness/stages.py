@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any, Literal
 
@@ -72,6 +72,7 @@ class Training:
     role: Role
     seed: int
     engine: Engine
+    features: bool = field(default=False, kw_only=True)  # whether draws keep what enters the head, on forget
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -84,6 +85,7 @@ class Training:
             "role": self.role,
             "seed": self.seed,
             "numeric_class": self.engine.numeric_class(self.recipe.precision),
+            **_kept(self.features),
         }
 
     @cached_property
@@ -108,7 +110,8 @@ class Training:
         data, valid = split_of(task, images, order, *used), split_of(task, images, order, "valid")
         recipe = self.recipe.for_retrained() if self.role == "retrained" else self.recipe
         seconds = timed(self.engine, lambda: train(models, data, valid, task.classes, recipe), models)
-        return _finish(models, task, images, draws, seconds, keep_weights=self.role == "original")
+        weights = self.role == "original"
+        return _finish(models, task, images, draws, seconds, keep_weights=weights, keep_features=self.features)
 
     def restore(self, draws: Sequence[int], store: Store, engine: Engine | None = None) -> Ensemble:
         """The trained models of ``draws``, read back from the store, knowing their initial weights."""
@@ -153,6 +156,7 @@ class Unlearning:
     method: MethodSpec
     seed: int
     source: Literal["paired", "single"]
+    features: bool = False  # as in Training
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -163,6 +167,7 @@ class Unlearning:
             "method": self.method.identity,
             "seed": self.seed,
             "source": self.source,
+            **_kept(self.features),
         }
 
     @cached_property
@@ -193,7 +198,7 @@ class Unlearning:
         rng = self._rng("noise", draws)
         method = self.method.build()
         seconds = timed(self.engine, lambda: method.unlearn(models, data, rng), models)
-        made = _finish(models, task, images, draws, seconds, keep_weights=False)
+        made = _finish(models, task, images, draws, seconds, keep_weights=False, keep_features=self.features)
         for draw, chosen in zip(made, getattr(method, "chosen", []), strict=False):
             draw.facts["chosen"] = dict(chosen)
         return made
@@ -257,11 +262,25 @@ def timed(engine: Engine, work: Any, models: Ensemble) -> float:
     return (time.perf_counter() - start) / models.size
 
 
+def _kept(features: bool) -> dict[str, bool]:
+    """Part of a stage's identity; nothing by default, so that keeping more leaves other draws alone."""
+    return {"features": True} if features else {}
+
+
 def _finish(
-    models: Ensemble, task: Task, images: Images, draws: Sequence[int], seconds: float, *, keep_weights: bool
+    models: Ensemble,
+    task: Task,
+    images: Images,
+    draws: Sequence[int],
+    seconds: float,
+    *,
+    keep_weights: bool,
+    keep_features: bool,
 ) -> list[Draw]:
     """Record the outputs of finished models on the evaluation examples."""
-    outputs = {f"logits/{name}": _outputs(models, task, images, name) for name in EVALUATED}
+    outputs = {f"logits/{name}": models.logits(_evaluated(task, images, name)) for name in EVALUATED}
+    if keep_features:
+        outputs["features/forget"] = models.features(_evaluated(task, images, "forget"))
     if keep_weights:
         outputs |= {f"weights/{name}": tensor for name, tensor in models.state().items()}
     if not models.stacked:
@@ -274,8 +293,8 @@ def evaluation_index(task: Task, name: str) -> np.ndarray:
     return task.retain_sample if name == "retain" else task.splits[name]
 
 
-def _outputs(models: Ensemble, task: Task, images: Images, name: str) -> Tensor:
-    return models.logits(images.gather(torch.from_numpy(evaluation_index(task, name)).to(images.device)))
+def _evaluated(task: Task, images: Images, name: str) -> Tensor:
+    return images.gather(torch.from_numpy(evaluation_index(task, name)).to(images.device))
 
 
 @lru_cache(maxsize=4)

@@ -80,8 +80,10 @@ class Store:
         metadata = {"facts": text, "sha256": _checksum(arrays, text)}
         write_atomically(self.path(key, draw), save(arrays, metadata=metadata))
 
-    def get(self, key: str, draw: int, *, prefix: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """The tensors and facts of a draw; with ``prefix`` only the tensors whose name starts with it are returned.
+    def get(
+        self, key: str, draw: int, *, prefix: str | tuple[str, ...] = ""
+    ) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The tensors and facts of a draw; with ``prefix`` only the tensors whose name starts with it (or one of them).
 
         Raises Missing if it is not there, Damaged (after moving the file away) if it cannot be trusted.
         """

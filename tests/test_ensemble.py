@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from harness.ensemble import Sequential, Stacked
+from harness.errors import UserError
 from harness.losses import cross_entropy
 from harness.models import build, resnet18, small_cnn
 from harness.seeds import Rng
@@ -248,6 +249,27 @@ def test_logits_are_those_of_evaluation_and_leave_everything_alone(task, stacked
 
 
 # --- surgery --------------------------------------------------------------------------------------------------------
+
+
+@both_engines
+def test_features_are_what_enters_the_head(task, stacked):
+    models = fresh(task, [0, 1] if stacked else [0], stacked=stacked, model=DROPOUT_NET)
+    x = batch(models, side=8)[0][0] if stacked else batch(models, side=8)[0]
+    x = x.to(models.dtype)
+    before = models.state()
+    features, logits = models.features(x), models.logits(x)
+    last = [name for name, _ in models.template.named_parameters() if name.endswith("weight")][-1]
+    weight, bias = (models.parameters[name].float() for name in (last, last.replace("weight", "bias")))
+    expected = features @ weight.mT + bias[..., None, :]
+    torch.testing.assert_close(expected, logits, rtol=1e-4, atol=1e-5)
+    assert differences(before, models.state()).keys() and max(differences(before, models.state()).values()) == 0
+    assert not any(module._forward_pre_hooks for module in models.template.modules())
+
+
+def test_features_need_a_head():
+    models = Sequential(nn.Conv2d(1, 2, 3))
+    with pytest.raises(UserError, match="no linear layer"):
+        models.features(torch.zeros(1, 1, 4, 4))
 
 
 def test_surgery_draws_from_each_models_own_stream(task):

@@ -87,6 +87,27 @@ def test_what_is_missing_is_named(unlearn, tmp_path):
         rescore(nothing, get_metrics(["ks"]))
 
 
+def test_features_are_kept_when_a_metric_asks_for_them(unlearn, tmp_path):
+    """Draws without features stay as they are, and so do the originals; the outputs of both kinds of draw are equal."""
+    plain = unlearn.run("methods=[identity]", "protocol.n=8")
+    with pytest.raises(results.UserError, match=r"representation need outputs .*features were not kept"):
+        rescore(plain.folder, get_metrics(["representation"]), Store(unlearn.store))
+    before = unlearn.draws()
+    made = unlearn.run("methods=[identity]", "protocol.n=8", "metrics=[official,representation]", out="features")
+    assert made.code == 0, made.err
+    after = unlearn.draws()
+    assert before.items() <= after.items()
+    assert len(after) - len(before) == 8 + 2 * 8  # retrained; retrain and identity; no original
+    first, second = metrics_of(plain.folder), metrics_of(made.folder)
+    for method in first:
+        assert second[method]["score"].value == first[method]["score"].value
+    assert second["retrain"]["cka"].null.mean == pytest.approx(second["retrain"]["cka"].value, abs=0.05)
+    assert second["identity"]["representation_distance"].interval is not None
+    assert rescore(made.folder, get_metrics(["representation"]), Store(unlearn.store)) == 2
+    again = metrics_of(made.folder)
+    assert again["identity"]["cka"] == second["identity"]["cka"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -32,9 +32,16 @@ _BUILT_IN = {
     "u_lira": "harness.metrics.u_lira:u_lira",
     "loss_attack": "harness.metrics.loss_attack:loss_attack",
     "disagreement": "harness.metrics.disagreement:disagreement",
+    "representation": "harness.metrics.representation:representation",
 }
 
-_NEEDS = frozenset({"confidences", "logits", "accuracy", "test_confidences"})
+_NEEDS = frozenset({"confidences", "logits", "accuracy", "test_confidences", "features"})
+
+_OPTIONAL = {
+    "logits": "the logits of the forget set",
+    "test_confidences": "confidences on the test set",
+    "features": "features of the forget set",
+}
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,7 @@ class Draws:
         logits: [N, S, C] on the forget set, or None where they were not kept.
         accuracy: per part of the data (``retain``, ``forget``, ``test``, ``valid``) an array [N] of fractions.
         test_confidences: [N, T] on the test set, or None where they were not kept.
+        features: [N, S, D], what enters the head on the forget set, or None where it was not kept.
 
     Raises:
         ValueError: the arrays do not speak of the same number of draws or examples.
@@ -55,6 +63,7 @@ class Draws:
     logits: NDArray[np.floating] | None
     accuracy: Mapping[str, NDArray[np.float64]]
     test_confidences: NDArray[np.float64] | None = None
+    features: NDArray[np.floating] | None = None
 
     def __post_init__(self) -> None:
         if self.confidences.ndim != 2:
@@ -67,6 +76,11 @@ class Draws:
         test = self.test_confidences
         if test is not None and (test.ndim != 2 or len(test) != self.n):
             raise ValueError(f"test_confidences must have shape [{self.n}, T], got {list(test.shape)}")
+        features = self.features
+        if features is not None and (features.ndim != 3 or features.shape[:2] != self.confidences.shape):
+            raise ValueError(
+                f"features must have shape [N, S, D] with [N, S] = {list(self.confidences.shape)}, got {list(features.shape)}"
+            )
         for part, fractions in self.accuracy.items():
             if np.shape(fractions) != (self.n,):
                 raise ValueError(f"accuracy[{part!r}] must have shape [{self.n}], got {list(np.shape(fractions))}")
@@ -83,6 +97,7 @@ class Draws:
             logits=None if self.logits is None else self.logits[index],
             accuracy={part: fractions[index] for part, fractions in self.accuracy.items()},
             test_confidences=None if self.test_confidences is None else self.test_confidences[index],
+            features=None if self.features is None else self.features[index],
         )
 
     def joined(self, other: Draws) -> Draws:
@@ -96,6 +111,7 @@ class Draws:
             logits=both(self.logits, other.logits),
             accuracy={part: np.concatenate([values, other.accuracy[part]]) for part, values in self.accuracy.items()},
             test_confidences=both(self.test_confidences, other.test_confidences),
+            features=both(self.features, other.features),
         )
 
 
@@ -134,7 +150,7 @@ class Metric(Protocol):
 
     @property
     def needs(self) -> frozenset[str]:
-        """Which fields of :class:`Draws` are read: a subset of confidences, logits, accuracy, test_confidences."""
+        """Which fields of :class:`Draws` are read: of confidences, logits, accuracy, test_confidences, features."""
         ...
 
     def compute(self, *, unlearned: Draws, retrained: Draws) -> dict[str, float]:
@@ -157,12 +173,9 @@ class FunctionMetric:
 
     def compute(self, *, unlearned: Draws, retrained: Draws) -> dict[str, float]:
         """Call the function, and check that it fills exactly the declared columns."""
-        if "logits" in self.needs and (unlearned.logits is None or retrained.logits is None):
-            raise ValueError(f"metric {self.name!r} needs the logits of the forget set, which were not kept")
-        if "test_confidences" in self.needs and (
-            unlearned.test_confidences is None or retrained.test_confidences is None
-        ):
-            raise ValueError(f"metric {self.name!r} needs confidences on the test set, which were not kept")
+        for need, what in _OPTIONAL.items():
+            if need in self.needs and (getattr(unlearned, need) is None or getattr(retrained, need) is None):
+                raise ValueError(f"metric {self.name!r} needs {what}, which were not kept")
         values = self.function(unlearned=unlearned, retrained=retrained)
         declared = {column.name for column in self.columns}
         if set(values) != declared:

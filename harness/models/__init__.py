@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from harness.errors import UserError
 from harness.models import pretrained
 from harness.models.convolutional import mobilenet_v2, resnet9, resnet18_cifar, shufflenet_v2
 from harness.models.vit import vit_b_16, vit_tiny
@@ -17,6 +18,7 @@ from harness.torchvision_import import torchvision
 __all__ = [
     "Dropout",
     "build",
+    "head",
     "identity",
     "mobilenet_v2",
     "resnet9",
@@ -49,6 +51,14 @@ def resnet18(*, classes: int, channels: int) -> nn.Module:
         net.conv1 = nn.Conv2d(channels, stem.out_channels, 7, stride=2, padding=3, bias=False)
         nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")
     return net
+
+
+def head(net: nn.Module) -> nn.Linear:
+    """The last linear layer. Raises UserError if there is none."""
+    linear = [module for module in net.modules() if isinstance(module, nn.Linear)]
+    if not linear:
+        raise UserError(f"{type(net).__name__} has no linear layer, so what enters its head is not defined")
+    return linear[-1]
 
 
 def build(spec: Mapping[str, Any], *, classes: int, channels: int, seed: int) -> nn.Module:

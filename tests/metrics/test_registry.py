@@ -60,6 +60,7 @@ def test_every_metric_fills_its_columns_within_their_range(name, n):
             logits=logits,
             accuracy={part: rng.uniform(size=n) for part in ("retain", "forget", "test")},
             test_confidences=rng.normal(size=(n, 9)),
+            features=rng.normal(size=(n, 6, 4)) + np.arange(6)[:, None],
         )
 
     (found,) = get_metrics([name])
@@ -79,12 +80,13 @@ def test_no_metric_trips_over_draws_without_spread(name):
         logits=logits,
         accuracy={part: np.ones(8) for part in ("retain", "forget", "test")},
         test_confidences=np.full((8, 4), 103.6),
+        features=np.ones((8, 4, 3)),
     )
     (found,) = get_metrics([name])
     values = found.compute(unlearned=same, retrained=same)
     ideal = {"epsilon_median": 0.0, "exact_forgetting_quality": 1.0, "gaussian_forgetting_quality": 1.0, "certified_share": 0.0,
              "wasserstein": 0.0, "jensen_shannon": 0.0, "class_js": 0.0, "disagreement_excess": 0.0, "u_lira_auc": 0.5,
-             "ks_rejected_bh": 0.0, "loss_attack_gap": 0.0}  # fmt: skip
+             "ks_rejected_bh": 0.0, "loss_attack_gap": 0.0, "representation_distance": 0.0}  # fmt: skip
     assert all(np.isfinite(value) for value in values.values())
     for column, value in values.items():
         assert value == pytest.approx(ideal.get(column, value), abs=1e-12), column
