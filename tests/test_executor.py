@@ -162,6 +162,15 @@ def test_a_worker_that_dies_is_a_failure_of_its_method_alone(task, store, tmp_pa
     assert store.missing(fine.key, (0, 1)) == []
 
 
+def test_a_worker_that_dies_while_counting_operations_takes_no_other_count_with_it(task, store):
+    originals, (dying, *fine) = unlearning(task, method("dies"), built_in("finetune"), built_in("retrain"))
+    fill(store, [Pool(originals, (0,))])
+    with Executor(store, in_process=False, workers=2) as executor:
+        executor.count_flops([dying, *fine])
+    assert store.get_record(f"flops-{dying.key}") is None
+    assert all(store.get_record(f"flops-{stage.key}")["flops"] > 0 for stage in fine)
+
+
 # --- processes of their own -----------------------------------------------------------------------------------------
 
 
