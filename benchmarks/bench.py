@@ -6,7 +6,8 @@
    after another, all cores), at equal hyper-parameters.
 2. *epsilon*: the official ε for 512 draws × 100 examples, and a literal evaluation of its grids on a few examples.
 3. *metrics*: every metric at 512 draws × 500 examples, on one thread.
-4. *stack* (only with a CUDA device): ResNet-18, 32×32, batch 64: stacks of 1, 4, 16, 64 against the plain loop.
+4. *intervals*: 95 % intervals of the default metrics, of one row at 128 × 100 and at 512 × 500.
+5. *stack* (only with a CUDA device): ResNet-18, 32×32, batch 64: stacks of 1, 4, 16, 64 against the plain loop.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from harness import models as architectures
 from harness.compose import configurations
 from harness.ensemble import Sequential, Stacked
 from harness.losses import cross_entropy
+from harness.metrics import Draws, confidences
 from harness.store import Store
 
 
@@ -40,6 +42,7 @@ def main() -> None:
     pool(options.models)
     epsilon(options.examples)
     metrics()
+    row_intervals()
     if torch.cuda.is_available():
         stack()
 
@@ -115,8 +118,35 @@ def epsilon(examples: int, n: int = 512) -> None:
 
 def metrics(examples: int = 500, n: int = 512, classes: int = 10) -> None:
     """Seconds of processor time for one evaluation of every metric."""
-    from harness.metrics import Draws, available, confidences, get_metrics
+    from harness.metrics import available, get_metrics
 
+    unlearned, retrained = _two_pools(n, examples, classes)
+    few = np.arange(16)
+    print(f"metrics: {n} draws × {examples} examples, {classes} classes, 64 features, seconds of processor time")
+    for found in get_metrics(available()):
+        found.compute(unlearned=unlearned.take(few), retrained=retrained.take(few))
+        start = time.process_time()
+        found.compute(unlearned=unlearned, retrained=retrained)
+        print(f"  {found.name:16s}{time.process_time() - start:8.2f}")
+    print()
+
+
+def row_intervals() -> None:
+    """Seconds for the intervals of one method, all metrics of the default board."""
+    from harness.intervals import intervals
+    from harness.metrics import get_metrics
+
+    chosen = get_metrics(["official", "ks", "kl", "accuracy"])
+    print("intervals of one row, default metrics, seconds")
+    for n, examples in ((128, 100), (512, 500)):
+        unlearned, retrained = _two_pools(n, examples, classes=10)
+        start = time.perf_counter()
+        intervals(chosen, unlearned=unlearned, retrained=retrained, seed=0)
+        print(f"  {n} draws × {examples} examples {time.perf_counter() - start:8.1f}")
+    print()
+
+
+def _two_pools(n: int, examples: int, classes: int) -> tuple[Draws, Draws]:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, classes, examples)
 
@@ -124,17 +154,10 @@ def metrics(examples: int = 500, n: int = 512, classes: int = 10) -> None:
         logits = rng.normal(size=(n, examples, classes)).astype(np.float32)
         logits[:, np.arange(examples), labels] += 4 + shift
         accuracy = {part: rng.uniform(size=n) for part in ("retain", "forget", "test")}
-        return Draws(confidences(logits, labels), logits, accuracy, rng.normal(4, 1, (n, 1000)))
+        features = (logits[..., :8] + rng.normal(size=(n, examples, 8))).repeat(8, axis=2).astype(np.float32)
+        return Draws(confidences(logits, labels), logits, accuracy, rng.normal(4, 1, (n, 1000)), features)
 
-    unlearned, retrained = pool(0.3), pool(0.0)
-    few = np.arange(16)
-    print(f"metrics: {n} draws × {examples} examples, {classes} classes, seconds of processor time")
-    for found in get_metrics(available()):
-        found.compute(unlearned=unlearned.take(few), retrained=retrained.take(few))
-        start = time.process_time()
-        found.compute(unlearned=unlearned, retrained=retrained)
-        print(f"  {found.name:16s}{time.process_time() - start:8.2f}")
-    print()
+    return pool(0.3), pool(0.0)
 
 
 def _literal_intervals(unlearned: np.ndarray, retrained: np.ndarray, delta: float = 1e-5) -> float:

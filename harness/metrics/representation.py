@@ -53,11 +53,11 @@ def _sum_of_unit_grams(features: Any) -> tuple[Floats, int]:
     total, alive = np.zeros((examples, examples)), 0
     size = max(1, _BLOCK // examples**2)
     for start in range(0, len(features), size):
-        x = features[start : start + size].astype(np.float64)
-        x -= x.mean(axis=1, keepdims=True)
+        x = features[start : start + size]
+        x = x - x.mean(axis=1, keepdims=True)
         gram = x @ x.transpose(0, 2, 1)
-        norm = np.sqrt(np.einsum("nst,nst->n", gram, gram))
-        total += np.einsum("nst,n->st", gram, np.divide(1.0, norm, out=np.zeros_like(norm), where=norm > 0))
+        norm = np.sqrt(np.square(gram).sum((1, 2)))
+        total += np.tensordot(np.divide(1, norm, out=np.zeros_like(norm), where=norm > 0), gram, axes=1)
         alive += int((norm > 0).sum())
     return total, alive
 
