@@ -214,9 +214,38 @@ def test_full(unlearn, tmp_path):
     assert set(result.csv["protocol"]) == {"full"}
     cells = [json.loads(path.read_text()) for path in (result.folder / "cells").glob("*identity*.json")]
     assert sorted(cell["protocol"]["experiment"] for cell in cells) == [0, 1]
-    kl = [cell["metrics"]["kl"]["value"] for cell in cells]
+    kl = {cell["protocol"]["experiment"]: cell["metrics"]["kl"]["value"] for cell in cells}
     assert kl[0] != kl[1]
-    assert result.row("identity")["kl"] == pytest.approx(np.mean(kl))
+    assert result.row("identity")["kl"] == pytest.approx(np.mean(list(kl.values())))
+    before = unlearn.draws()
+    paired = unlearn.run("protocol=reuse_n_n", "protocol.n=2", "methods=[identity]", out="paired")
+    assert unlearn.draws() == before  # an experiment of full is a run of reuse_n_n
+    assert paired.row("identity")["kl"] == kl[0]
+
+
+def test_a_sweep_over_protocols_compares_them(unlearn):
+    swept = ["-m", "protocol=reuse_n_n,reuse_n_1", "seed=0,1", "protocol.n=8", "methods=[finetune,gradient_ascent]"]
+    result = unlearn.run(*swept)
+    assert result.code == 0, result.err
+    assert "protocols compared in" in result.out
+    table = pd.read_csv(result.folder / "protocols_summary.csv")
+    assert sorted(zip(table["measure"], table["protocol"], strict=True)) == [
+        ("forgetting_quality", "reuse_n_1"),
+        ("forgetting_quality", "reuse_n_n"),
+        ("score", "reuse_n_1"),
+        ("score", "reuse_n_n"),
+    ]
+    assert set(table["runs"]) == {2}
+    alone = pd.read_csv(result.folder / "protocols.csv")
+    alone = alone[(alone["method"] == "finetune") & (alone["protocol"] == "reuse_n_n") & (alone["measure"] == "score")]
+    board = result.csv[(result.csv["method"] == "finetune") & (result.csv["protocol"] == "reuse_n_n")]
+    assert alone["mean"].item() == pytest.approx(board["score"].item(), rel=1e-4)
+    assert alone["sd"].item() == pytest.approx(board["score_sd"].item(), rel=1e-4)
+    (result.folder / "protocols.md").unlink()
+    found = unlearn("protocols", str(result.folder))
+    assert found.code == 0
+    assert (result.folder / "protocols.md").read_text() in found.out
+    assert unlearn("protocols").code == 2
 
 
 def test_reuse_n_1(unlearn, tmp_path):
