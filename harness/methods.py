@@ -12,6 +12,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import math
 import os
 import sys
 from collections.abc import Mapping
@@ -29,6 +30,7 @@ from harness.plain import PlainFunction
 from harness.seeds import Rng
 
 EPOCHS = 30  # of the competition's training, for which most authors' constants were chosen
+_COUNT_EPOCHS = ("epochs", "warm_up_epochs", "repair_epochs", "ascent_epochs", "partial_epochs", "decay_after")
 
 
 class Method(Protocol):
@@ -113,15 +115,14 @@ def spec(
 def scaled_epochs(parameters: Mapping[str, Any], epochs: int) -> dict[str, Any]:
     """Every parameter that counts epochs, times ``epochs`` / 30, those of the competition's training.
 
-    That is each whose name ends in ``epochs``. Whole numbers stay whole and at least 1.
+    Whole numbers are rounded up, so that phases keep their order and none vanishes.
     """
     factor = epochs / EPOCHS
 
     def scaled(value: float) -> float:
-        return max(1, round(value * factor)) if isinstance(value, int) else float(f"{value * factor:.3g}")
+        return math.ceil(value * factor - 1e-9) if isinstance(value, int) else float(f"{value * factor:.3g}")
 
-    counted = {name: value for name, value in parameters.items() if name.endswith("epochs") and value}
-    return {**parameters, **{name: scaled(value) for name, value in counted.items()}}
+    return {name: scaled(value) if name in _COUNT_EPOCHS else value for name, value in parameters.items()}
 
 
 def defaults(name: str) -> dict[str, Any]:

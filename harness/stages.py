@@ -194,7 +194,7 @@ class Unlearning:
         models = training.restore(self.parents(draws), store)
         models.use_streams(self._rng("dropout", draws))
         models.train()
-        data = method_data(task, images, self._rng("order", draws), training.recipe)
+        data = method_data(task, images, self._rng("order", draws), training.recipe.for_retrained())
         rng = self._rng("noise", draws)
         method = self.method.build()
         seconds = timed(self.engine, lambda: method.unlearn(models, data, rng), models)
@@ -217,7 +217,8 @@ class Unlearning:
         # The counter's own tracker hooks into modules, which fails where a loss takes gradients inside (torch.func.grad).
         counter.mod_tracker = _OneModule()  # type: ignore[assignment]
         with counter:
-            self.method.build().unlearn(models, method_data(task, images, rng[0], training.recipe), rng[1])
+            data = method_data(task, images, rng[0], training.recipe.for_retrained())
+            self.method.build().unlearn(models, data, rng[1])
         return float(counter.get_total_flops())
 
     def _rng(self, purpose: str, draws: Sequence[int]) -> Rng:

@@ -11,7 +11,7 @@ forgetting. ``auto`` takes the first rung of a ladder of subsets (:func:`climb`)
 
 Source: arXiv 2312.14923 (no code published), SelectiveForgetting's notebook, whose ridge (0.1) is the default. Whether the paper
 trains the head, or rescales, is not known; the ladder is not in it. It is made for originals fine-tuned in S from pre-trained
-weights under a strong L2 pull; on others the linearisation is far from valid. Batch norm is in evaluation mode.
+weights under a strong L2 pull; on others the linearisation is far from valid. MSE targets are one-hot (the notebook's: 2y − 1).
 """
 
 from __future__ import annotations
@@ -58,8 +58,7 @@ class FastNTK:
         modes = [(module, module.training) for module in net.modules()]
         net.eval().requires_grad_(True)
         initial.eval().requires_grad_(True)
-        solve = self.climb if self.subset == "auto" else partial(self.solve, self.subset)
-        found = solve(net, initial, data)
+        found = (self.climb if self.subset == "auto" else partial(self.solve, self.subset))(net, initial, data)
         with torch.no_grad():
             moved = (flat(net, found.names) + found.step).to(next(net.parameters()).dtype)
             nn.utils.vector_to_parameters(moved, [net.get_parameter(name) for name in found.names])

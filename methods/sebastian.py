@@ -6,7 +6,8 @@ anew from U(±1/√fan_in), the other biases become 0; batch norm is untouched. 
 pass through half precision once.
 
 Source: the write-up, and the re-implementation in deepunlearn (Cadet et al. 2024), whose constants are the author's.
-Differs from it in one point: weights that are exactly 0 without having been pruned are not re-drawn.
+Differs from it in two points: weights that are exactly 0 without having been pruned are not re-drawn, and batch-norm statistics
+stay out of the half precision.
 """
 
 from __future__ import annotations

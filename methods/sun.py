@@ -6,7 +6,7 @@ first. In the last four epochs everything is trained, without noise.
 
 Source: deepunlearn (Cadet et al. 2024), which copies the notebook's constants; its pool is what has no "bn" in its name,
 and so on a ResNet-18 holds the 20 convolutions, the batch norms of the three shortcuts and the head: 28 tensors. The
-write-up says that the first epoch trains the whole model; the code does not, and is followed.
+write-up says that the first epoch trains the whole model; the code does not, and is followed (``whole_first_epoch``).
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ class Sun:
     noise: float
     noise_from_epoch: int
     partial_epochs: int
+    whole_first_epoch: bool
     lr: float
     fine_lr: list[float]  # one epoch each, of the whole model
     momentum: float
@@ -43,9 +44,10 @@ class Sun:
             order = self.random_order(models, rng)
             if epoch >= self.noise_from_epoch:
                 models.map_weights(self.disturb, rng, order)
-            self.one_epoch(models, data, self.lr, self.trainable(models, order))
+            whole = epoch == 0 and self.whole_first_epoch
+            self.one_epoch(models, data, self.lr, everything(models) if whole else self.trainable(models, order))
         for lr in self.fine_lr:
-            self.one_epoch(models, data, lr, {name: torch.ones((), device=models.device) for name in models.parameters})
+            self.one_epoch(models, data, lr, everything(models))
 
     def random_order(self, models: Ensemble, rng: Rng) -> Tensor:
         """For every model a random order of its pool, int64 [*lead, pool]; the first ``selected`` are chosen."""
@@ -71,6 +73,10 @@ class Sun:
         optimizer = models.sgd(lr=lr, momentum=self.momentum)
         for x, y in data.retain.batches(self.batch_size):
             masked_step(models, optimizer, mask, self.weight_decay, cross_entropy, x, y)
+
+
+def everything(models: Ensemble) -> dict[str, Tensor]:
+    return {name: torch.ones((), device=models.device) for name in models.parameters}
 
 
 def pool(net: nn.Module) -> list[str]:

@@ -60,7 +60,9 @@ def test_without_tuned_values_epochs_go_with_those_of_the_training():
     assert fanchuan(10, changes={"epochs": 8}).parameters["epochs"] == 8
     assert methods.spec("sebastian", task="unheard-of", recipe="tuned", epochs=15).parameters["epochs"] == 1.6
     scrub = methods.spec("scrub", task="unheard-of", recipe="tuned", epochs=15).parameters
-    assert (scrub["epochs"], scrub["ascent_epochs"]) == (2, 2)
+    assert (scrub["epochs"], scrub["ascent_epochs"], scrub["decay_after"]) == (3, 2, 2)
+    forget = methods.spec("forget", task="unheard-of", recipe="tuned", epochs=15)
+    assert (forget.recipe, forget.parameters["cosine_epochs"]) == ("authors", 2)  # as long as its unscaled cycles
 
 
 @pytest.mark.parametrize(("group", "name"), [(g, n) for g in GROUPS if g != "experiment" for n in names(g)])
