@@ -90,7 +90,8 @@ def _trials(benchmark: Benchmark, name: str, space: dict[str, Any], count: int) 
     settings: list[dict[str, Any]] = [{}]
     if space:
         settings += [{field: _sample(rule, rng) for field, rule in space.items()} for _ in range(count - 1)]
-    settings = [registry.scaled_epochs(setting, benchmark.recipe.epochs) for setting in settings]
+    # To the nearest: rounded up, a search on a short training would lean to the dear side.
+    settings = [registry.scaled_epochs(setting, benchmark.recipe.epochs, whole=round) for setting in settings]
     defaults = registry.defaults(name)
     target, parameters = defaults.pop("_target_"), defaults
     made = []

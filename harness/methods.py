@@ -15,7 +15,7 @@ import inspect
 import math
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -112,15 +112,17 @@ def spec(
     return _spec(name, node, used, changes or {})
 
 
-def scaled_epochs(parameters: Mapping[str, Any], epochs: int) -> dict[str, Any]:
+def scaled_epochs(
+    parameters: Mapping[str, Any], epochs: int, *, whole: Callable[[float], int] = math.ceil
+) -> dict[str, Any]:
     """Every parameter that counts epochs, times ``epochs`` / 30, those of the competition's training.
 
-    Whole numbers are rounded up, so that phases keep their order and none vanishes.
+    whole: what makes whole numbers whole again (at least 1). Rounded up, phases keep their order and none vanishes.
     """
     factor = epochs / EPOCHS
 
     def scaled(value: float) -> float:
-        return math.ceil(value * factor - 1e-9) if isinstance(value, int) else float(f"{value * factor:.3g}")
+        return max(1, whole(round(value * factor, 9))) if isinstance(value, int) else float(f"{value * factor:.3g}")
 
     return {name: scaled(value) if name in _COUNT_EPOCHS else value for name, value in parameters.items()}
 

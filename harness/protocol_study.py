@@ -77,18 +77,20 @@ def write(folder: Path) -> list[Study]:
 
 def _study(cells: list[CellResult]) -> Study | None:
     table = _table(cells)
-    runs = table[table["protocol"] == "reuse_n_n"].groupby("n")["run"].nunique()
-    if runs.empty or runs.max() < 2:
+    methods = table[~table["reference"]] if len(table) else table
+    if methods.empty or methods[methods["protocol"] == "reuse_n_n"].groupby("n")["run"].nunique().max() < 2:
         return None
     task = cells[0].task
-    title = f"{task.name}, forget {task.sizes['forget']} of {task.sizes['retain'] + task.sizes['forget']} ({task.forget_kind})"
+    sizes = task.sizes
+    title = f"{task.name}, forget {sizes['forget']} of {sizes['retain'] + sizes['forget']} ({task.forget_kind})"
     by_method = pd.concat([_by_method(table, measure) for measure in MEASURES], ignore_index=True)
     summary = pd.concat([_summary(table, by_method, measure) for measure in MEASURES], ignore_index=True)
     return Study(title, by_method, summary)
 
 
 def _table(cells: Sequence[CellResult]) -> pd.DataFrame:
-    """A row per run and method; a run that was computed both as ``reuse_n_n`` and within ``full`` counts once."""
+    """A row per run and method. What has the same draws counts once: ``reuse_n_n`` and an experiment of ``full``, or
+    seeds that differ in something else than training."""
     rows = []
     for cell in cells:
         if cell.status != "ok":
@@ -97,8 +99,10 @@ def _table(cells: Sequence[CellResult]) -> pd.DataFrame:
         row: dict[str, object] = {
             "protocol": "reuse_n_n" if kind == "full" else kind,
             "n": n,
-            "run": json.dumps([cell.seeds, cell.protocol.experiment * n]),
-            "method": cell.method if cell.ceiling or cell.floor else f"{cell.method} ({cell.recipe})",
+            "run": json.dumps([cell.seeds["train"], cell.protocol.experiment * n]),
+            "name": cell.method,
+            "recipe": cell.recipe,
+            "parameters": json.dumps([cell.target, cell.parameters], sort_keys=True),
             "reference": cell.ceiling or cell.floor,
             "seconds": cell.cost.seconds_per_model if cell.cost else math.nan,
             "retraining": cell.cost.retraining_seconds if cell.cost else math.nan,
@@ -112,10 +116,24 @@ def _table(cells: Sequence[CellResult]) -> pd.DataFrame:
             null = value.null if value is not None else None
             row[f"{measure}_null"] = null.mean if null is not None and null.mean is not None else math.nan
         rows.append(row)
-    table = pd.DataFrame(rows).drop_duplicates(["method", *_RUN])
-    recipes = table.groupby(table["method"].str.partition(" (")[0])["method"].nunique()
-    alone = table["method"].str.partition(" (")[0].where(lambda name: name.map(recipes) == 1, table["method"])
-    return table.assign(method=alone)
+    table = pd.DataFrame(rows)
+    if table.empty:
+        return table
+    identity = ["name", "recipe", "parameters"]
+    table = table.drop_duplicates([*identity, *_RUN])
+    return table.assign(method=_labels(table[identity]))
+
+
+def _labels(table: pd.DataFrame) -> pd.Series:
+    """The name; with the recipe where that says more, and a number where only other parameters do."""
+    settings = table.drop_duplicates()
+    recipes = settings.groupby("name")["recipe"].nunique()
+    labels = {}
+    for (name, recipe), group in settings.groupby(["name", "recipe"], sort=False):
+        label = f"{name} ({recipe})" if recipes[name] > 1 else str(name)
+        for i, parameters in enumerate(group["parameters"]):
+            labels[name, recipe, parameters] = f"{label} #{i + 1}" if len(group) > 1 else label
+    return pd.Series([labels[key] for key in table.itertuples(index=False, name=None)], index=table.index)
 
 
 def _by_method(table: pd.DataFrame, measure: str) -> pd.DataFrame:
@@ -125,25 +143,26 @@ def _by_method(table: pd.DataFrame, measure: str) -> pd.DataFrame:
     found["null"] = grouped[f"{measure}_null"].mean().to_numpy()
     found["epsilon_median"] = grouped["epsilon_median"].median().to_numpy()
     found["rank"] = found.groupby(["protocol", "n"])["mean"].rank(ascending=False, method="min").astype("Int64")
-    full = found[found["protocol"] == "reuse_n_n"].set_index(["n", "method"])
-    rows = [_bias(row, full) for _, row in found.iterrows()]
+    values = {key: group.set_index("run")[measure] for key, group in grouped}
+    rows = [
+        _bias(values[row.protocol, row.n, row.method], values.get(("reuse_n_n", row.n, row.method)))
+        if row.protocol != "reuse_n_n"
+        else _bias(None, None)
+        for row in found.itertuples()
+    ]
     return pd.concat([found.assign(measure=measure), pd.DataFrame(rows)], axis=1)
 
 
-def _bias(row: pd.Series, full: pd.DataFrame) -> dict[str, float]:
-    """The difference of means to ``full`` and its 95 % interval (Welch); the retrained draws that runs share are neglected."""
-    key = (row["n"], row["method"])
-    if row["protocol"] == "reuse_n_n" or key not in full.index:
-        return {"bias": math.nan, "bias_low": math.nan, "bias_high": math.nan}
-    other = full.loc[key]
-    bias = row["mean"] - other["mean"]
-    parts = [(r["sd"] ** 2 / r["runs"], r["runs"] - 1) for r in (row, other)]
-    variance = sum(v for v, _ in parts)
-    if not variance > 0:
-        return {"bias": bias, "bias_low": math.nan, "bias_high": math.nan}
-    freedom = variance**2 / sum(v**2 / f for v, f in parts if f > 0)
-    half = stats.t.ppf(0.975, freedom) * math.sqrt(variance)
-    return {"bias": bias, "bias_low": bias - half, "bias_high": bias + half}
+def _bias(cheap: pd.Series | None, full: pd.Series | None) -> dict[str, float]:
+    """The mean difference to ``full`` and its 95 % interval, from runs with the same retrained models (paired t)."""
+    nothing = {"bias": math.nan, "bias_low": math.nan, "bias_high": math.nan}
+    if cheap is None or full is None:
+        return nothing
+    difference = (cheap - full).dropna()
+    if len(difference) < 2:
+        return nothing
+    half = stats.t.ppf(0.975, len(difference) - 1) * difference.std() / math.sqrt(len(difference))
+    return {"bias": difference.mean(), "bias_low": difference.mean() - half, "bias_high": difference.mean() + half}
 
 
 def _summary(table: pd.DataFrame, by_method: pd.DataFrame, measure: str) -> pd.DataFrame:
@@ -199,11 +218,14 @@ def _tau_unshared(full: pd.DataFrame) -> float:
     for _ in range(ASSIGNMENTS):
         one = values[rng.integers(runs, size=methods), np.arange(methods)]
         taus.append(stats.kendalltau(one, (values.sum(0) - one) / (runs - 1)).statistic)
-    return float(np.mean(taus))
+    return float(np.nanmean(taus)) if np.isfinite(taus).any() else math.nan
 
 
 def _cost(group: pd.DataFrame, protocol: str, n: int) -> dict[str, float]:
-    """Models trained from scratch in one run, and hours of one core for all; an original takes as long as a retrained model."""
+    """Models trained from scratch in one run, and hours of one core for all of it; the reference rows left out.
+
+    An original is taken to cost what a retrained model costs.
+    """
     trained = 1 + n if protocol == "reuse_n_1" else 2 * n
     unlearning = group.groupby("method")["seconds"].mean().sum()
     return {"trained": trained, "hours": (trained * group["retraining"].mean() + n * unlearning) / 3600}
@@ -251,7 +273,8 @@ def _summary_lines(study: Study, measure: str) -> list[str]:
     headings = "protocol|N|runs|methods|τ to full|τ unshared|SD between runs|claimed SE|biased|trained|core hours a run"
     notes = [
         "τ to full: Kendall, mean (smallest to largest) over runs; τ unshared: if every method had pools of its own; SD and SE:",
-        "median over methods; biased: methods whose difference to full has a 95 % interval without 0.",
+        "median over methods; biased: methods whose difference to full has a 95 % interval without 0 (by chance, 1 in 20);",
+        "trained, core hours: of one run without the reference rows. `full` with E experiments costs E runs of reuse_n_n.",
     ]
     return [*_markdown_table(headings.split("|"), rows, left=1), "", *notes]
 
@@ -270,12 +293,13 @@ def _by_n_lines(study: Study) -> list[str]:
 def _bias_lines(study: Study) -> list[str]:
     found = study.by_method[study.by_method["measure"] == "forgetting_quality"]
     cheap = found[(found["protocol"] == "reuse_n_1") & found["bias"].notna()]
+    if cheap.empty:
+        return ["no two runs of both protocols with the same seeds"]
     cheap = cheap[cheap["n"] == cheap["n"].max()].sort_values("bias")
     full = found[(found["protocol"] == "reuse_n_n")].set_index(["n", "method"])
     rows = []
     for _, row in cheap.iterrows():
         other = full.loc[(row["n"], row["method"])]
-        known = not math.isnan(row["bias_low"])
         rows.append(
             [
                 row["method"],
@@ -283,7 +307,7 @@ def _bias_lines(study: Study) -> list[str]:
                 f"{row['mean']:.3f}",
                 f"{row['sd']:.3f}",
                 f"{row['epsilon_median']:.3g}",
-                f"{row['bias']:+.3f}" + (f" ({row['bias_low']:+.3f} to {row['bias_high']:+.3f})" if known else ""),
+                f"{row['bias']:+.3f} ({row['bias_low']:+.3f} to {row['bias_high']:+.3f})",
             ]
         )
     headings = ["method", "F full", "F reuse_n_1", "SD between originals", "median ε", "difference (95 %)"]
@@ -362,7 +386,7 @@ def _plot_bias(study: Study, axes: Any) -> None:
 def _plot_tau(study: Study, axes: Any) -> None:
     found = study.summary[study.summary["measure"] == "score"]
     for protocol, group in found.groupby("protocol"):
-        spread = [group["tau"] - group["tau_low"], group["tau_high"] - group["tau"]]
+        spread = [(group["tau"] - group["tau_low"]).clip(lower=0), (group["tau_high"] - group["tau"]).clip(lower=0)]
         colour = _COLOURS[str(protocol)]
         axes.errorbar(group["n"], group["tau"], yerr=spread, marker="o", ms=3, lw=1, color=colour, label=protocol)
     own = found[found["tau_unshared"].notna()]
@@ -392,7 +416,8 @@ def _plot_error(study: Study, axes: Any) -> None:
         axes.plot(
             group["n"], group["claimed_error"], "--", lw=1, color=_COLOURS[str(protocol)], label=f"{protocol}, claimed"
         )
-    axes.set_yscale("log")
+    if (found[["sd", "claimed_error"]] > 0).any(axis=None):
+        axes.set_yscale("log")
     _finish(axes, sorted(found["n"].unique()), "standard error of the score", "Error of one run, median over methods")
     axes.legend(frameon=False, fontsize=7)
 

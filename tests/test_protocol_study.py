@@ -23,7 +23,8 @@ def run(scores, *, kind="reuse_n_n", seed=0, n=8, experiment=0, experiments=1, h
     for name, score in named.items():
         values = metrics(score)
         for measure in ("score", "forgetting_quality"):
-            interval = (score - half_width, score + half_width)
+            known = score is not None
+            interval = (score - half_width, score + half_width) if known else None
             values[measure] = Value(value=score, null=values[measure].null, interval=interval)
         protocol = {"kind": kind, "n": n, "experiments": experiments, "experiment": experiment}
         cell_ = cell(name, seed=seed, metrics=values, floor=name == "identity", protocol=protocol)
@@ -81,14 +82,14 @@ def test_a_run_from_one_original_is_not_held_against_the_run_that_shares_its_poo
     assert math.isnan(summary(only(cells + single), "reuse_n_1")["tau_unshared"])
 
 
-def test_bias_is_welchs_interval():
+def test_bias_is_the_paired_t_interval():
     shifted = [[0.3, 0.2, 0.3, 0.4], [0.32, 0.1, 0.3, 0.4], [0.28, 0.2, 0.4, 0.3]]
     cells = [c for seed, s in enumerate(RUNS) for c in run(s, seed=seed)]
     cells += [c for seed, s in enumerate(shifted) for c in run(s, kind="reuse_n_1", seed=seed)]
     study = only(cells)
     found = by_method(study, "a", "reuse_n_1")
     one, other = np.array(shifted)[:, 0], np.array(RUNS)[:, 0]
-    interval = stats.ttest_ind(one, other, equal_var=False).confidence_interval(0.95)
+    interval = stats.ttest_rel(one, other).confidence_interval(0.95)
     assert found["bias"] == pytest.approx(one.mean() - other.mean())
     assert (found["bias_low"], found["bias_high"]) == pytest.approx((interval.low, interval.high))
     assert summary(study, "reuse_n_1")["biased"] == 1
@@ -129,6 +130,38 @@ def test_two_recipes_of_one_method_are_two_methods():
     study = only(cells)
     assert summary(study)["methods"] == 5
     assert by_method(study, "a (tuned)")["mean"] == by_method(study, "a (authors)")["mean"]
+
+
+def test_two_settings_of_one_name_are_two_methods():
+    cells = [c for seed, s in enumerate(RUNS) for c in run(s, seed=seed)]
+    cells += [c.model_copy(update={"parameters": {"lr": 0.5}}) for c in cells if c.method == "a"]
+    study = only(cells)
+    assert summary(study)["methods"] == 5
+    assert by_method(study, "a #1")["mean"] == by_method(study, "a #2")["mean"]
+
+
+def test_seeds_that_share_their_models_are_one_run():
+    cells = run(RUNS[0], seed=0) + run(RUNS[1], seed=1)
+    again = [c.model_copy(update={"seeds": {**c.seeds, "evaluate": 7}}) for c in cells]
+    assert summary(only(cells + again))["runs"] == 2
+    assert protocol_study.studies(run(RUNS[0]) + again[: len(METHODS) + 2]) == []
+
+
+@pytest.mark.parametrize("n", [4, 8])
+def test_runs_without_a_score_or_a_spread_do_no_harm(tmp_path, n):
+    """Below N = 8 there are no scores; equal runs have no spread; some tasks have reference rows only, or failures."""
+    scores = [None] * 4 if n < 8 else RUNS[0]
+    cells = [
+        c for seed in (0, 1) for kind in ("reuse_n_n", "reuse_n_1") for c in run(scores, kind=kind, seed=seed, n=n)
+    ]
+    cells += run(scores, kind="reuse_n_1", seed=5, n=16)
+    for i, one in enumerate(cells):
+        results.write(tmp_path / "cells", f"{i}", one, {})
+    protocol_study.write(tmp_path)
+    assert "reuse_n_1" in (tmp_path / "protocols.md").read_text()
+    references = [c for c in cells if c.method in ("retrain", "identity")]
+    assert protocol_study.studies(references) == []
+    assert protocol_study.studies([failed("a"), failed("a", seed=1)]) == []
 
 
 def test_written_files(tmp_path):
