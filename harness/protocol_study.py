@@ -423,6 +423,7 @@ def _plot_error(study: Study, axes: Any) -> None:
 
 
 def _finish(axes: Any, sizes: Sequence[int], label: str, title: str) -> None:
+    axes.set_xlim(min(sizes) / 1.2, max(sizes) * 1.2)
     axes.set_xscale("log", base=2)
     axes.set_xticks(sizes, [str(n) for n in sizes])
     axes.set(xlabel="N", ylabel=label, title=title)
