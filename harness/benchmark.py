@@ -21,6 +21,7 @@ from harness.errors import UserError, unknown_name
 from harness.executor import Pool
 from harness.methods import MethodSpec
 from harness.metrics import Metric, get_metrics
+from harness.metrics.estimators import ESTIMATORS, ranked_by
 from harness.models import pretrained
 from harness.protocols import Protocol
 from harness.splits import make_task
@@ -50,6 +51,7 @@ class Benchmark:
     ceiling: str  # the reference row that is an independent pool of retrained models
     floor: str  # the reference row that does nothing
     metrics: tuple[Metric, ...]
+    estimator: str  # of ε, that ranks
     seeds: dict[str, int]
     engine: Engine
     workers: int
@@ -136,7 +138,8 @@ def from_config(cfg: DictConfig, store: Store, *, method_name: str | None = None
         methods=_methods(config, method_name, task.name, recipe.epochs, tuple(references.values())),
         ceiling=references["ceiling"],
         floor=references["floor"],
-        metrics=tuple(_metrics(config["metrics"])),
+        metrics=tuple(_metrics(config["metrics"], config["estimator"])),
+        estimator=config["estimator"],
         seeds=dict(config["seeds"]),
         engine=engine,
         workers=_whole("workers", config["workers"]) or cores(),
@@ -227,11 +230,13 @@ def _changes(name: str, values: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key != "_target_" and given.get(key, _ABSENT) != value}
 
 
-def _metrics(names: Any) -> list[Metric]:
+def _metrics(names: Any, estimator: str) -> list[Metric]:
+    if estimator not in ESTIMATORS:
+        raise unknown_name("estimator", str(estimator), ESTIMATORS)
     if not isinstance(names, str | list):
         raise UserError(f"metrics={names}: expected a list of names (unlearn list metrics)")
     try:
-        return get_metrics([names] if isinstance(names, str) else list(map(str, names)))
+        return ranked_by(estimator, get_metrics([names] if isinstance(names, str) else list(map(str, names))))
     except ValueError as error:
         raise UserError(f"metrics: {error}") from error
 

@@ -10,6 +10,7 @@ import io
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,8 @@ from rich.terminal_theme import DEFAULT_TERMINAL_THEME
 from rich.text import Text
 
 from harness.errors import UserError
-from harness.intervals import combined, normalised, tie_letters
+from harness.intervals import combined, half_width, normalised, tie_letters
+from harness.metrics import available, get_metrics
 from harness.results import CellResult, Value, read_all
 from harness.store import write_atomically
 
@@ -89,7 +91,8 @@ def write(folder: Path, boards: Sequence[Board]) -> None:
     """``leaderboard.csv`` (all boards, told apart by the column ``board``), ``leaderboard.md`` and a picture of it."""
     table = pd.concat([board.rows for board in boards], ignore_index=True)
     write_atomically(folder / "leaderboard.csv", table.to_csv(index=False).encode())
-    write_atomically(folder / "leaderboard.md", "\n".join(map(markdown, boards)).encode())
+    text = "\n".join([*map(markdown, boards), *_legend(boards)])
+    write_atomically(folder / "leaderboard.md", text.encode())
     write_atomically(folder / "leaderboard.svg", picture(boards).encode())
 
 
@@ -154,9 +157,10 @@ def _row(cells: list[CellResult], retraining_flops: float | None, title: str) ->
         "chosen": " | ".join(dict.fromkeys(_choice(cell) for cell in ok if cell.chosen)),
     }
     for name in dict.fromkeys(name for cell in ok for name in cell.metrics):
-        found = [value for cell in ok if (value := cell.metrics[name].value) is not None]
+        values = [cell.metrics.get(name, Value(value=None)) for cell in ok]
+        found = [value.value for value in values if value.value is not None]
         row[name] = sum(found) / len(found) if found else None
-        ends = _interval([cell.metrics[name] for cell in ok])
+        ends = _interval(values, independent=len({_models(cell) for cell in ok}) == len(ok))
         if ends is not None:
             row[f"{name}_low"], row[f"{name}_high"] = ends
         if name == "score":
@@ -174,16 +178,24 @@ def _row(cells: list[CellResult], retraining_flops: float | None, title: str) ->
     return row
 
 
-def _interval(values: Sequence[Value]) -> tuple[float, float] | None:
-    """The interval of the mean over seeds and experiments, which share no draws; None where one of them has none."""
+def _interval(values: Sequence[Value], *, independent: bool) -> tuple[float, float] | None:
+    """The interval of the mean over seeds and experiments; None where one of them has none.
+
+    independent: whether they share no models; if they do, the mean is not taken to be surer than one of them.
+    """
     known = [(v.value, v.interval) for v in values if v.value is not None and v.interval is not None]
     if not known or len(known) < len(values):
         return None
     mean = sum(value for value, _ in known) / len(known)
-    return (
-        mean - combined([value - interval[0] for value, interval in known]),
-        mean + combined([interval[1] - value for value, interval in known]),
-    )
+    below, above = [value - ends[0] for value, ends in known], [ends[1] - value for value, ends in known]
+    if not independent:
+        return mean - sum(below) / len(below), mean + sum(above) / len(above)
+    return mean - combined(below), mean + combined(above)
+
+
+def _models(cell: CellResult) -> tuple[int, int]:
+    """Equal for cells that share originals and retrained models: seeds other than that of training draw no new ones."""
+    return cell.seeds["train"], cell.protocol.experiment
 
 
 def _compared(rows: Sequence[Sequence[CellResult]]) -> list[dict[str, Any]]:
@@ -191,7 +203,12 @@ def _compared(rows: Sequence[Sequence[CellResult]]) -> list[dict[str, Any]]:
     usable = [all(cell.status == "ok" for cell in cells) for cells in rows]
     scores = [_mean_score(cells) if fine else math.nan for cells, fine in zip(rows, usable, strict=True)]
     again = [_score_on_subsets(cells) for cells in rows]
-    comparable = [i for i in range(len(rows)) if not math.isnan(scores[i]) and again[i] is not None]
+    lengths = Counter(len(values) for values in again if values is not None)
+    comparable = [
+        i
+        for i, values in enumerate(again)
+        if values is not None and not math.isnan(scores[i]) and len(values) == lengths.most_common(1)[0][0]
+    ]
     letters = tie_letters(
         {str(i): scores[i] for i in comparable},
         {str(i): values for i in comparable if (values := again[i]) is not None},
@@ -199,10 +216,31 @@ def _compared(rows: Sequence[Sequence[CellResult]]) -> list[dict[str, Any]]:
     )
     floor = next((score for score, cells in zip(scores, rows, strict=True) if cells[0].floor), math.nan)
     ceiling = next((score for score, cells in zip(scores, rows, strict=True) if cells[0].ceiling), math.nan)
-    return [
-        {"ties": letters.get(str(i), ""), "normalised": normalised(score, floor=floor, ceiling=ceiling)}
-        for i, score in enumerate(scores)
-    ]
+    found: list[dict[str, Any]] = []
+    for i, score in enumerate(scores):
+        value = normalised(score, floor=floor, ceiling=ceiling)
+        half = math.nan
+        if i in comparable and not math.isnan(value):
+            half = half_width(_normalised_on_subsets(again[i], rows, again), n=rows[0][0].protocol.n)
+        found.append(
+            {
+                "ties": letters.get(str(i), ""),
+                "normalised": value,
+                "normalised_low": value - half,
+                "normalised_high": value + half,
+            }
+        )
+    return found
+
+
+def _normalised_on_subsets(values: Any, rows: Sequence[Sequence[CellResult]], again: Sequence[Any]) -> np.ndarray:
+    """[subsets]: draws left out of all three rows together; NaN where a reference row has no values that fit."""
+    floor = next((a for a, cells in zip(again, rows, strict=True) if cells[0].floor), None)
+    ceiling = next((a for a, cells in zip(again, rows, strict=True) if cells[0].ceiling), None)
+    if floor is None or ceiling is None or len(floor) != len(values) or len(ceiling) != len(values):
+        return np.full(2, math.nan)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(ceiling > floor, (values - floor) / (ceiling - floor), math.nan)
 
 
 def _mean_score(cells: Sequence[CellResult]) -> float:
@@ -240,13 +278,14 @@ def _named(warning: str, cell: CellResult) -> str:
 
 
 def _nulls(cells: list[CellResult]) -> dict[str, tuple[float, float, float]]:
-    found: dict[str, tuple[float, float, float]] = {}
+    """Mean and band of every column, averaged over seeds and experiments."""
+    found: dict[str, dict[Any, tuple[float, float, float]]] = {}
     for cell in cells:
         for name, value in cell.metrics.items():
             null = value.null
             if null is not None and null.mean is not None and null.low is not None and null.high is not None:
-                found.setdefault(name, (null.mean, null.low, null.high))
-    return found
+                found.setdefault(name, {}).setdefault(_models(cell), (null.mean, null.low, null.high))
+    return {name: tuple(np.mean(list(of.values()), axis=0).tolist()) for name, of in found.items()}
 
 
 def _titles(cells: dict[str, CellResult]) -> dict[str, str]:
@@ -325,6 +364,19 @@ def markdown(board: Board) -> str:
     return "\n".join(lines)
 
 
+def _legend(boards: Sequence[Board]) -> list[str]:
+    """What the columns mean, best value and direction included: of every metric that has a column in these boards."""
+    present = {name for board in boards for name in board.rows.columns if board.rows[name].notna().any()}
+    columns = [column for metric in get_metrics(available()) for column in metric.columns if column.name in present]
+    if not columns:
+        return []
+    lines = ["**Columns**", "", "| column | better | ideal | meaning |", "|---|---|---|---|"]
+    for column in columns:
+        ideal = "" if column.ideal is None else f"{column.ideal:g}"
+        lines.append(f"| {column.name} | {column.direction} | {ideal} | {column.meaning.replace('|', '&#124;')} |")
+    return [*lines, ""]
+
+
 def picture(boards: Sequence[Board]) -> str:
     """The boards as they look in a terminal, as one SVG that refers to nothing outside itself."""
     console = Console(record=True, width=180, file=io.StringIO(), force_terminal=True)
@@ -380,6 +432,11 @@ def _text(name: str, value: Any) -> str:
 def _footnotes(board: Board) -> list[str]:
     rows = board.rows
     notes = []
+    if set(rows["protocol"]) == {"reuse_n_1"}:
+        notes.append(
+            "reuse_n_1: everything, the intervals too, is conditional on the one original; what adds no randomness of its own "
+            "(doing nothing, say) has no spread here, hence ε = 50 and F = 0 whatever it does"
+        )
     if board.nulls:
         shown = [n for n in ("score", "forgetting_quality", "ks_rejected", "kl") if n in board.nulls]
         texts = [

@@ -15,6 +15,7 @@ import numpy as np
 from harness import results, scoring
 from harness.errors import UserError
 from harness.metrics import Draws, Metric
+from harness.metrics.estimators import ranked_by
 from harness.results import CellResult, Null
 from harness.store import Damaged, Missing, Store
 
@@ -30,7 +31,7 @@ class _Cell:
     def group(self) -> str:
         """Equal for cells that are compared with the same retrained draws."""
         r = self.result
-        return results.dumps([r.task.hash, r.model, r.training, r.protocol.model_dump(), r.seeds])
+        return results.dumps([r.task.hash, r.model, r.training, r.protocol.model_dump(), r.seeds, r.estimator])
 
 
 def rescore(folder: Path, metrics: Sequence[Metric], store: Store | None = None) -> int:
@@ -48,11 +49,12 @@ def rescore(folder: Path, metrics: Sequence[Metric], store: Store | None = None)
     nulls: dict[str, dict[str, Null]] = {}
     for cell in cells:
         if cell.result.ceiling and cell.group not in nulls:
+            own = ranked_by(cell.result.estimator, list(metrics))
             seed = cell.result.seeds["evaluate"]
-            nulls[cell.group] = scoring.null_values(metrics, cell.retrained, cell.unlearned, seed=seed)
+            nulls[cell.group] = scoring.null_values(own, cell.retrained, cell.unlearned, seed=seed)
     for cell in cells:
         values, on_subsets = scoring.evaluate(
-            metrics,
+            ranked_by(cell.result.estimator, list(metrics)),
             unlearned=cell.unlearned,
             retrained=cell.retrained,
             nulls=nulls.get(cell.group, {}),
@@ -83,6 +85,7 @@ def _from_arrays(arrays: np.lib.npyio.NpzFile, side: str) -> Draws:
         confidences=arrays[f"{side}_confidences"].astype(np.float64),
         logits=None,
         accuracy={n.removeprefix(prefix): arrays[n].astype(np.float64) for n in arrays.files if n.startswith(prefix)},
+        cost=arrays[f"{side}_seconds"] if f"{side}_seconds" in arrays.files else None,
     )
 
 

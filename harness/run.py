@@ -9,6 +9,7 @@ import numpy as np
 from harness import models as architectures
 from harness import needs, results, scoring
 from harness.benchmark import Benchmark
+from harness.errors import UserError
 from harness.executor import Executor, Failure
 from harness.indices import write_audit
 from harness.plain import PlainFunction
@@ -18,8 +19,6 @@ from harness.scoring import Outputs
 from harness.stacksize import stack_size
 from harness.stages import Unlearning
 from harness.store import Damaged, Missing, Store
-
-ESTIMATOR = "official"
 
 
 def run(benchmark: Benchmark, store: Store, *, quiet: bool = False) -> list[CellResult]:
@@ -72,6 +71,11 @@ def _score(benchmark: Benchmark, store: Store, failures: dict[str, Failure]) -> 
     for experiment in range(protocol.experiments):
         draws = protocol.of_experiment(experiment)
         retrained = scoring.load(store, benchmark.retrained, draws, task)
+        if scoring.unusable(retrained):
+            raise UserError(
+                f"{retrained.nan_draws} of {protocol.n} retrained models have NaN outputs: their training diverged; "
+                "try a smaller train.lr (what was computed is stored)"
+            )
         warnings = scoring.sanity_warnings(task, retrained.draws)
         found = {
             stage.key: scoring.load(store, stage, draws, task)
@@ -86,7 +90,7 @@ def _score(benchmark: Benchmark, store: Store, failures: dict[str, Failure]) -> 
             outputs = found.get(stage.key)
             if outputs is None:
                 result.status, result.reason = failures[stage.key].status, failures[stage.key].reason
-            elif outputs.nan_draws > scoring.NAN_SHARE_ALLOWED * protocol.n:
+            elif scoring.unusable(outputs):
                 result.status = "failed"
                 result.reason = f"{outputs.nan_draws} of {protocol.n} draws have NaN outputs (at most 10 % may)"
                 result.nan_draws = outputs.nan_draws
@@ -110,7 +114,7 @@ def _score(benchmark: Benchmark, store: Store, failures: dict[str, Failure]) -> 
 def _nulls(benchmark: Benchmark, retrained: Outputs, found: dict[str, Outputs]) -> dict[str, results.Null]:
     """From the reference pool and the ceiling row, an independent pool of retrained models."""
     ceiling = next((s for s in benchmark.unlearned if s.method.name == benchmark.ceiling and s.key in found), None)
-    if ceiling is None:
+    if ceiling is None or scoring.unusable(found[ceiling.key]):
         return {}
     independent = found[ceiling.key].draws
     return scoring.null_values(benchmark.metrics, retrained.draws, independent, seed=benchmark.seeds["evaluate"])
@@ -153,7 +157,7 @@ def _cell(benchmark: Benchmark, stage: Unlearning, experiment: int) -> CellResul
         floor=method.name == benchmark.floor,
         status="ok",
         stages={"unlearned": stage.key, "retrained": benchmark.retrained.key},
-        estimator=ESTIMATOR,
+        estimator=benchmark.estimator,
         numeric_class=benchmark.engine.numeric_class(benchmark.recipe.precision),
         environment=results.environment(),
         created=results.now(),
@@ -179,16 +183,15 @@ def _arrays(outputs: Outputs | None, retrained: Outputs) -> dict[str, np.ndarray
         return {}
     arrays = {}
     for name, found in (("unlearned", outputs), ("retrained", retrained)):
-        arrays[f"{name}_confidences"] = found.draws.confidences.astype(np.float32)
-        arrays |= {f"{name}_accuracy_{split}": a.astype(np.float32) for split, a in found.draws.accuracy.items()}
+        arrays[f"{name}_confidences"] = found.draws.confidences  # float64: scored again, they give the same numbers
+        arrays |= {f"{name}_accuracy_{split}": accuracy for split, accuracy in found.draws.accuracy.items()}
         arrays[f"{name}_seconds"] = found.seconds
     return arrays
 
 
 def _file_name(result: CellResult) -> str:
-    identity = results.dumps(
-        [result.parameters, result.target, result.task.hash, result.model, result.training, result.seeds]
-    )
+    parts = [result.parameters, result.target, result.task.hash, result.model, result.training, result.seeds]
+    identity = results.dumps(parts if result.estimator == "official" else [*parts, result.estimator])
     digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
     protocol = result.protocol
     experiment = f"-e{protocol.experiment}" if protocol.experiments > 1 else ""

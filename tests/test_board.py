@@ -224,6 +224,20 @@ def test_marks_and_footnotes():
     assert "~ a plain" not in quiet
 
 
+def test_one_original_is_flagged():
+    text = "reuse_n_1: everything, the intervals too, is conditional on the one original"
+    assert text in board.markdown(one(cell("a", protocol__kind="reuse_n_1")))
+    assert text not in board.markdown(one(cell("a")))
+
+
+def test_columns_are_explained(tmp_path):
+    board.write(tmp_path, [one(cell("a"))])
+    text = (tmp_path / "leaderboard.md").read_text()
+    assert "| forgetting_quality | higher |  | " in text
+    assert "| kl | lower | 0 | " in text
+    assert "exact_forgetting_quality" not in text
+
+
 def test_what_a_method_chose_is_told():
     choices = [{"subset": "bn (8x)", "parameters": "322 (median)"}, {"subset": "bn (7x), all (1x)"}]
     cells = [cell("auto", seed=seed, chosen=chosen) for seed, chosen in enumerate(choices)]

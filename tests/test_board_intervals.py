@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from harness import board
+from harness.intervals import half_width
 from harness.results import Value
 from tests.support_cells import cell, failed, metrics
 from tests.test_board import FIRST_COLUMNS, one, row
@@ -50,6 +51,51 @@ def test_seeds_share_no_draws():
     assert found["score_low"] == pytest.approx(0.15 - 0.025)
     assert found["score_high"] == pytest.approx(0.15 + 0.025)
     assert found["ties"] == "b"
+
+
+def test_seeds_that_share_their_models_make_nothing_surer():
+    """Seeds of unlearning alone: the same originals and retrained models."""
+    again = [sure("a", 0.2, 0.04), sure("a", 0.1, 0.03)]
+    again[1] = again[1].model_copy(update={"seeds": {"train": 0, "unlearn": 1, "evaluate": 0}})
+    found = row(one(*again, sure("retrain", 0.2)), "a")
+    assert (found["score_low"], found["score_high"]) == pytest.approx((0.15 - 0.035, 0.15 + 0.035))
+
+
+def test_results_of_different_metrics_and_subsets_share_a_board():
+    extra = metrics(0.1) | {"exact_forgetting_quality": Value(value=0.05, interval=(0.04, 0.06))}
+    made = one(cell("a", metrics=extra), cell("a", seed=1), cell("b"))
+    assert row(made, "a")["exact_forgetting_quality"] == 0.05
+    assert "exact_forgetting_quality_low" not in made.rows
+    odd = sure("odd", 0.12).model_copy(update={"score_on_subsets": [0.1] * 7})
+    made = one(sure("retrain", 0.2), sure("good", 0.15), odd)
+    assert row(made, "odd")["ties"] == ""
+    assert row(made, "good")["ties"] != ""
+
+
+def test_the_null_is_that_of_all_seeds():
+    def with_null(seed, mean):
+        values = metrics(0.1)
+        null = {"mean": mean, "low": mean - 0.1, "high": mean + 0.1}
+        values["score"] = Value(value=0.1, null=null)
+        return cell("a", metrics=values, seed=seed)
+
+    made = one(with_null(0, 0.2), with_null(1, 0.3), cell("b", metrics=with_null(1, 0.3).metrics, seed=1))
+    assert made.nulls["score"] == pytest.approx((0.25, 0.15, 0.35))
+
+
+def test_the_normalised_score_has_an_interval():
+    noise = np.random.default_rng(0).normal(0, 0.002, (3, 60))
+    rows = {"retrain": 0.2, "identity": 0.05, "good": 0.15}
+    cells = [
+        sure(name, score, floor=name == "identity").model_copy(update={"score_on_subsets": list(score + noise[i])})
+        for i, (name, score) in enumerate(rows.items())
+    ]
+    made = one(*cells)
+    again = (0.15 + noise[2] - 0.05 - noise[1]) / (0.15 + noise[0] - noise[1])
+    half = half_width(again, n=8)
+    found = row(made, "good")
+    assert (found["normalised_low"], found["normalised_high"]) == pytest.approx((2 / 3 - half, 2 / 3 + half))
+    assert pd.isna(row(one(*cells[1:]), "good")["normalised_low"])
 
 
 def test_a_seed_without_an_interval_leaves_the_row_without():

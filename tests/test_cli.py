@@ -111,6 +111,7 @@ BAD_VALUES = {
     "metrics=[oficial]": "metrics: unknown metric 'oficial'; did you mean 'official'",
     "metrics=ks,kl": "metrics=ks,kl names several values",
     "metrics=null": "metrics=None: expected a list of names",
+    "estimator=exct": "unknown estimator 'exct': did you mean exact",
     "metrics=[ks,ks]": "metrics: metric given twice: ks",
     "methods=[finetun]": "unknown method 'finetun': did you mean finetune",
     "methods=null": r"methods=None: expected all, or a list such as methods=\[",

@@ -35,12 +35,13 @@ _BUILT_IN = {
     "representation": "harness.metrics.representation:representation",
 }
 
-_NEEDS = frozenset({"confidences", "logits", "accuracy", "test_confidences", "features"})
+_NEEDS = frozenset({"confidences", "logits", "accuracy", "test_confidences", "features", "cost"})
 
 _OPTIONAL = {
     "logits": "the logits of the forget set",
     "test_confidences": "confidences on the test set",
     "features": "features of the forget set",
+    "cost": "the time of every draw",
 }
 
 
@@ -54,6 +55,7 @@ class Draws:
         accuracy: per part of the data (``retain``, ``forget``, ``test``, ``valid``) an array [N] of fractions.
         test_confidences: [N, T] on the test set, or None where they were not kept.
         features: [N, S, D], what enters the head on the forget set, or None where it was not kept.
+        cost: [N], seconds that making each draw took, without loading and evaluating; or None where that is not known.
 
     Raises:
         ValueError: the arrays do not speak of the same number of draws or examples.
@@ -64,6 +66,7 @@ class Draws:
     accuracy: Mapping[str, NDArray[np.float64]]
     test_confidences: NDArray[np.float64] | None = None
     features: NDArray[np.floating] | None = None
+    cost: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         if self.confidences.ndim != 2:
@@ -81,6 +84,8 @@ class Draws:
             raise ValueError(
                 f"features must have shape [N, S, D] with [N, S] = {list(self.confidences.shape)}, got {list(features.shape)}"
             )
+        if self.cost is not None and np.shape(self.cost) != (self.n,):
+            raise ValueError(f"cost must have shape [{self.n}], got {list(np.shape(self.cost))}")
         for part, fractions in self.accuracy.items():
             if np.shape(fractions) != (self.n,):
                 raise ValueError(f"accuracy[{part!r}] must have shape [{self.n}], got {list(np.shape(fractions))}")
@@ -98,6 +103,7 @@ class Draws:
             accuracy={part: fractions[index] for part, fractions in self.accuracy.items()},
             test_confidences=None if self.test_confidences is None else self.test_confidences[index],
             features=None if self.features is None else self.features[index],
+            cost=None if self.cost is None else self.cost[index],
         )
 
     def joined(self, other: Draws) -> Draws:
@@ -112,6 +118,7 @@ class Draws:
             accuracy={part: np.concatenate([values, other.accuracy[part]]) for part, values in self.accuracy.items()},
             test_confidences=both(self.test_confidences, other.test_confidences),
             features=both(self.features, other.features),
+            cost=both(self.cost, other.cost),
         )
 
 
@@ -150,7 +157,7 @@ class Metric(Protocol):
 
     @property
     def needs(self) -> frozenset[str]:
-        """Which fields of :class:`Draws` are read: of confidences, logits, accuracy, test_confidences, features."""
+        """Which fields of :class:`Draws` are read: of confidences, logits, accuracy, test_confidences, features, cost."""
         ...
 
     def compute(self, *, unlearned: Draws, retrained: Draws) -> dict[str, float]:
@@ -211,7 +218,8 @@ def get_metrics(names: Sequence[str]) -> list[Metric]:
     """Load metrics by name, in the order given.
 
     Raises:
-        ValueError: a name is unknown (with the nearest known one), given twice, or claimed by a built-in and a package.
+        ValueError: a name is unknown (with the nearest known one), given twice, or claimed by a built-in and a package; or
+            two metrics have a column of the same name.
         TypeError: one string instead of a list, or a plug-in that is not a metric.
     """
     if isinstance(names, str):
@@ -220,7 +228,14 @@ def get_metrics(names: Sequence[str]) -> list[Metric]:
     if twice:
         raise ValueError(f"metric given twice: {', '.join(twice)}")
     plug_ins = _plug_ins()
-    return [_load(name, plug_ins) for name in names]
+    found = [_load(name, plug_ins) for name in names]
+    owners: dict[str, str] = {}
+    for column, owner in ((column.name, metric.name) for metric in found for column in metric.columns):
+        if owners.setdefault(column, owner) != owner:
+            raise ValueError(
+                f"metrics {owners[column]!r} and {owner!r} both have a column {column!r}: choose one of them"
+            )
+    return found
 
 
 def _plug_ins() -> dict[str, EntryPoint]:

@@ -21,7 +21,7 @@ The evaluator tries the attacks one by one (seconds per example). The numbers he
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -234,7 +234,12 @@ def competition_score(quality: float, *, unlearned: Mapping[str, Floats], retrai
 )
 def official(*, unlearned: Draws, retrained: Draws) -> dict[str, float]:
     """Forgetting quality, median ε and score; the first and last are NaN below 8 draws (smoke runs)."""
-    epsilons = official_epsilons(unlearned=unlearned.confidences, retrained=retrained.confidences)
+    return scored(official_epsilons, unlearned=unlearned, retrained=retrained)
+
+
+def scored(epsilons_of: Callable[..., Floats], *, unlearned: Draws, retrained: Draws) -> dict[str, float]:
+    """The columns of ``official``, from the ε of any estimator."""
+    epsilons = epsilons_of(unlearned=unlearned.confidences, retrained=retrained.confidences)
     n = min(unlearned.n, retrained.n)
     quality = forgetting_quality(epsilons, n=n) if n >= SMALLEST_N else math.nan
     return {

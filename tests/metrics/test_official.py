@@ -287,6 +287,28 @@ def test_any_sample(u, r):
     assert_equals_slow(np.array(u)[:, None], np.array(r)[:, None])
 
 
+# Measured with the organisers' evaluator at N = 512: F of two samples, by the shift of one in standard deviations.
+@pytest.mark.parametrize(
+    ("shift", "expected"), [(0.0, 0.188), (0.1, 0.174), (0.25, 0.141), (0.5, 0.081), (1.0, 0.016), (2.0, 0.0017)]
+)
+def test_forgetting_quality_falls_with_the_shift_as_measured(shift, expected):
+    rng = np.random.default_rng(0)
+    n, examples = 512, 400
+    epsilons = official_epsilons(
+        unlearned=rng.normal(shift, 1, (n, examples)), retrained=rng.normal(0, 1, (n, examples))
+    )
+    assert forgetting_quality(epsilons, n=n) == pytest.approx(expected, rel=0.12, abs=0.002)
+
+
+@pytest.mark.parametrize(
+    ("spread", "n", "expected"), [(0.05, 64, 0.15), (0.3, 64, 0.10), (5.0, 64, 0.20), (0.3, 512, 0.08)]
+)
+def test_the_null_moves_with_the_scale_of_the_confidences(spread, n, expected):
+    rng = np.random.default_rng(1)
+    u, r = rng.normal(0, spread, (2, n, 600))
+    assert forgetting_quality(official_epsilons(unlearned=u, retrained=r), n=n) == pytest.approx(expected, abs=0.025)
+
+
 def test_one_call_equals_many(monkeypatch):
     u, r = gaussians(13, 16, 16, 23, at=6)
     one_by_one = [official_epsilons(unlearned=u[:, s], retrained=r[:, s])[0] for s in range(23)]

@@ -16,6 +16,11 @@ def spread(*, unlearned, retrained):
     return {"spread": float(unlearned.confidences.std() / retrained.confidences.std())}
 
 
+@metric(name="spread_too", needs={"confidences"}, columns=(COLUMN,))
+def spread_too(*, unlearned, retrained):
+    return {"spread": 1.0}
+
+
 def draws(n=4, s=3):
     return Draws(confidences=np.arange(float(n * s)).reshape(n, s), logits=None, accuracy={"test": np.ones(n)})
 
@@ -97,6 +102,30 @@ def test_unknown_name_suggests_a_near_one():
         get_metrics(["ks", "offical"])
     with pytest.raises(ValueError, match=r"unknown metric 'zzzzz'; known: accuracy, .*official"):
         get_metrics(["zzzzz"])
+
+
+def test_two_metrics_must_not_fill_one_column(plug_in):
+    plug_in(first="tests.metrics.test_registry:spread", second="tests.metrics.test_registry:spread_too")
+    assert [m.name for m in get_metrics(["first"])] == ["spread"]
+    with pytest.raises(ValueError, match="metrics 'spread' and 'spread_too' both have a column 'spread'"):
+        get_metrics(["first", "second"])
+
+
+def test_a_metric_may_look_at_the_cost():
+    column = Column(name="seconds", direction="lower", ideal=0.0, range=(0.0, np.inf), meaning="mean time of a draw")
+
+    @metric(name="seconds", needs={"cost"}, columns=(column,))
+    def seconds(*, unlearned, retrained):
+        return {"seconds": float(unlearned.cost.mean())}
+
+    known = Draws(np.zeros((3, 2)), None, {}, cost=np.array([1.0, 2.0, 6.0]))
+    assert seconds.compute(unlearned=known, retrained=known) == {"seconds": 3.0}
+    assert seconds.compute(unlearned=known.take(np.array([0, 1])), retrained=known) == {"seconds": 1.5}
+    assert known.joined(known).cost.tolist() == [1, 2, 6, 1, 2, 6]
+    with pytest.raises(ValueError, match="needs the time of every draw, which were not kept"):
+        seconds.compute(unlearned=known, retrained=draws(3, 2))
+    with pytest.raises(ValueError, match=r"cost must have shape \[3\]"):
+        Draws(np.zeros((3, 2)), None, {}, cost=np.zeros(2))
 
 
 def test_a_string_is_not_a_list():
