@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
@@ -36,6 +37,59 @@ def test_default():
     assert cfg["seeds"]["train"] == "${seed}"
     assert cfg["references"] == {"ceiling": "retrain", "floor": "identity"}
     assert set(own_groups()) == set(GROUPS)
+
+
+ROOT = Path(__file__).parents[1]
+METHODS = [
+    "retrain",
+    "identity",
+    "finetune",
+    "gradient_ascent",
+    "fanchuan",
+    "kookmin",
+    "seif",
+    "sebastian",
+    "toshi_k",
+    "amnesiacs",
+    "sun",
+    "forget",
+    "random_mask",
+    "fast_ntk",
+    "pecker",
+    "neggrad_plus",
+    "random_labels",
+    "bad_teacher",
+    "scrub",
+    "l1_sparse",
+    "salun",
+    "ssd",
+    "cf_k",
+    "eu_k",
+    "fisher",
+    "influence",
+    "boundary_shrink",
+    "unsir",
+    "sfron",
+    "delete",
+    "erase_repair",
+]
+
+
+def test_the_methods_are_all_there_documented_and_short():
+    assert set(METHODS) <= set(names("method"))
+    table = (ROOT / "docs" / "methods.md").read_text()
+    for name in names("method"):
+        assert f"| `{name}`" in table, name
+        target = methods.defaults(name)["_target_"].rpartition(".")[0]
+        assert len((ROOT / f"{target.replace('.', '/')}.py").read_text().splitlines()) <= 120, name
+
+
+@pytest.mark.parametrize("task", ["digits", "mnist_writers"])
+def test_tuned_recipes_keep_what_makes_a_method(task):
+    sun = methods.spec("sun", task=task, recipe="tuned").parameters
+    assert sun["noise_from_epoch"] < sun["partial_epochs"]
+    seif = methods.spec("seif", task=task, recipe="tuned").parameters
+    assert seif["epochs"] >= 2
 
 
 @pytest.mark.parametrize("name", names("method"))

@@ -11,6 +11,7 @@ from harness.errors import NotApplicable
 from harness.seeds import Rng
 from harness.stages import EVALUATED, Engine, Training, Unlearning, evaluation_index
 from harness.store import Store
+from methods import retrain
 from tests import helpers
 from tests.helpers import (
     DROPOUT_NET,
@@ -305,6 +306,18 @@ def test_single_source_starts_from_original_0(originals):
         assert single.key != paired.key
     finetuned = Unlearning(stages["small_cnn"][0], built_in("finetune", batch_size=16), 0, "single")
     assert not torch.equal(*(finetuned.make([d], store)[0].tensors["logits/test"] for d in (0, 1)))
+
+
+def test_the_retrain_row_trains_as_the_reference_pool_does(task, store, monkeypatch):
+    """With the retrained models' own rule for the best epoch, where that is not the originals'."""
+    stage = training(task, checkpoint="best", checkpoint_from=0, retrained_checkpoint_from=1)
+    put(store, stage, [0])
+    seen, train = [], retrain.train
+    monkeypatch.setattr(retrain, "train", lambda *arguments: seen.append(arguments[-1]) or train(*arguments))
+    Unlearning(stage, built_in("retrain"), 0, "paired").make([0], store)
+    (recipe,) = seen
+    assert recipe == stage.recipe.for_retrained()
+    assert recipe.checkpoint_from == 1
 
 
 @pytest.mark.parametrize("precision", ["float32", "float64"])
