@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -207,11 +208,19 @@ def _methods(
     recipe = config["recipe"]
     if recipe not in ("tuned", "authors"):
         raise unknown_name("recipe", str(recipe), ("tuned", "authors"))
-    named = partial(registry.spec, task=task, recipe=recipe, epochs=epochs)
+    settings = config["settings"]
+    for method in settings:
+        if method not in registry.available():
+            raise unknown_name("key settings", method, registry.available())
+
+    def named(name: str, changes: Mapping[str, Any] = MappingProxyType({})) -> MethodSpec:
+        changes = {**settings.get(name, {}), **changes}
+        return registry.spec(name, task=task, recipe=recipe, epochs=epochs, changes=changes)
+
     reference_specs = [named(name) for name in references]
     node = config["method"]
     if node.get("_target_"):
-        chosen = [named(name, changes=_changes(name, node))] if name else [registry.spec_of_target(node)]
+        chosen = [named(name, _changes(name, node))] if name else [registry.spec_of_target(node)]
     else:
         names = config["methods"]
         names = registry.available() if names == "all" else [names] if isinstance(names, str) else names

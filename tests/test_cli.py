@@ -112,6 +112,8 @@ BAD_VALUES = {
     "metrics=ks,kl": "metrics=ks,kl names several values",
     "metrics=null": "metrics=None: expected a list of names",
     "estimator=exct": "unknown estimator 'exct': did you mean exact",
+    "+settings.finetun.lr=1": "unknown key settings 'finetun': did you mean finetune",
+    "+settings.finetune.rate=1": "finetune.*rate",
     "metrics=[ks,ks]": "metrics: metric given twice: ks",
     "methods=[finetun]": "unknown method 'finetun': did you mean finetune",
     "methods=null": r"methods=None: expected all, or a list such as methods=\[",

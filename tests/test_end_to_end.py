@@ -282,6 +282,17 @@ def test_forgetting_people(unlearn):
     assert set(result.csv["method"]) == REFERENCES | {"finetune"}
 
 
+def test_settings_of_single_methods(unlearn):
+    result = unlearn.run(
+        "methods=[finetune,gradient_ascent]", "+settings.finetune.lr=0.5", "recipe=authors", "protocol.n=2"
+    )
+    assert result.code == 0, result.err
+    assert result.row("finetune")["recipe"] == "authors lr=0.5"
+    assert result.row("gradient_ascent")["recipe"] == "authors"
+    cell = json.loads(next((result.folder / "cells").glob("*finetune*.json")).read_text())
+    assert cell["parameters"]["lr"] == 0.5
+
+
 def test_all_is_the_default(unlearn):
     plan = unlearn("plan", *TINY, "protocol.n=2").out
     listed = unlearn("list", "methods", "--plain").out.split()
