@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from harness import scoring
-from harness.metrics import Draws, confidences, get_metrics
+from harness.metrics import Draws, available, confidences, get_metrics
 from harness.splits import make_task
 from harness.stages import EVALUATED, evaluation_index
 from harness.store import Damaged, Store
@@ -177,6 +177,41 @@ def test_null_values_lie_where_theory_says():
         assert nulls[name].low < nulls[name].mean < nulls[name].high
         inside = [nulls[name].low <= value <= nulls[name].high for value in values]
         assert np.mean(inside) >= 0.8, name
+
+
+def everything(n: int, examples: int, seed: int) -> Draws:
+    """Two classes, features with something in common."""
+    rng = np.random.default_rng(seed)
+    c = np.linspace(-2, 4, 3 * examples) + rng.normal(size=(n, 3 * examples))
+    forget, retain, test = np.split(c, 3, axis=1)
+    accuracy = {part: (values > 0).mean(1) for part, values in (("forget", forget), ("retain", retain), ("test", test))}
+    features = np.random.default_rng(0).normal(size=(examples, 4)) + rng.normal(size=(n, examples, 4))
+    logits = np.stack([forget, np.zeros_like(forget)], axis=2)
+    return Draws(forget, logits, accuracy, test_confidences=test, features=features, cost=rng.uniform(size=n))
+
+
+def test_every_metric_of_two_fresh_pools_is_at_its_null(monkeypatch):
+    """The null from re-splits, averaged over a few sets of models, against the mean over fresh pairs of pools."""
+    monkeypatch.setattr(scoring, "NULL_RESPLITS", 40)
+    metrics, n, examples, sets, pairs = get_metrics(available()), 16, 12, 4, 40
+    nulls = [
+        scoring.null_values(metrics, everything(n, examples, 2 * i), everything(n, examples, 2 * i + 1), seed=0)
+        for i in range(sets)
+    ]
+    fresh = [
+        scoring.score(
+            metrics,
+            unlearned=everything(n, examples, 1000 + 2 * i),
+            retrained=everything(n, examples, 1001 + 2 * i),
+        )
+        for i in range(pairs)
+    ]
+    for name in nulls[0]:
+        values = np.array([scores[name] for scores in fresh])
+        found = np.mean([null[name].mean for null in nulls])
+        error = values.std(ddof=1) * np.sqrt(1 / pairs + 1 / sets)
+        assert abs(found - values.mean()) <= 4 * error + 0.01, name
+        assert error > 0 or name in ("certified_share", "certified_epsilon_median", "ks_rejected_bh"), name
 
 
 def test_null_values_follow_their_seed_alone():
