@@ -262,8 +262,8 @@ def _summary_lines(study: Study, measure: str) -> list[str]:
             f"{row['methods']}",
             f"{row['tau']:.2f} ({row['tau_low']:.2f} to {row['tau_high']:.2f})",
             "" if math.isnan(row["tau_unshared"]) else f"{row['tau_unshared']:.2f}",
-            f"{row['sd']:.4f}",
-            f"{row['claimed_error']:.4f}",
+            _number(row["sd"]),
+            _number(row["claimed_error"]),
             "" if pd.isna(row["biased"]) else f"{row['biased']} of {row['methods']}",
             f"{row['trained']}",
             f"{row['hours']:.2f}",
@@ -314,6 +314,10 @@ def _bias_lines(study: Study) -> list[str]:
     return [f"N = {cheap['n'].max()}", "", *_markdown_table(headings, rows, left=1)]
 
 
+def _number(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.4f}"
+
+
 def _markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, left: int) -> list[str]:
     marks = ["---"] * left + ["---:"] * (len(headings) - left)
     return [f"| {' | '.join(map(str, cells))} |" for cells in (headings, marks, *rows)]
@@ -359,7 +363,7 @@ def _plot_by_n(study: Study, axes: Any) -> None:
     null = found.groupby("n")["null"].mean()
     axes.plot(sizes, null[sizes], "k--", label="null")
     _finish(axes, sizes, "F", f"{study.title}\nF under full by N")
-    axes.legend(frameon=False, fontsize=7)
+    axes.legend(frameon=False, fontsize=7, loc="upper right", bbox_to_anchor=(1, 0.92))
 
 
 def _plot_bias(study: Study, axes: Any) -> None:
