@@ -3,8 +3,9 @@
 Layers are convolutions and linear layers counted from the output; the batch norms behind the k-th are trained too. The rate
 follows cosines with restarts after 1, 2, 4, … epochs; gradients are clipped.
 
-Source: the authors' repository. There k is 10 of a ResNet-110's 110 layers in the running example; a tenth of the layers
-is about 1 for the default network, the configured k on every model, and would be 2 for a ResNet-18. Their CutMix is off by default and left out.
+Source: the authors' repository. There k is 10 of a ResNet-110's 110 layers in the running example; a tenth of the
+layers is about 1 for the default network, the configured k on every model, and would be 2 for a ResNet-18. Their
+CutMix is off by default and left out.
 """
 
 from __future__ import annotations

@@ -5,10 +5,10 @@ slightly noisy images match the original's in squared error; labels are not used
 never drawn. Two variants were submitted: cycles of 1, 2, 2 epochs at 1e-3 with cosine (``cycles``, ``cosine_epochs``), and of
 2, 1, 1, 1 epochs at the rates 5e-4, then 1e-3 (``rates``).
 
-Source: the write-up and the team's project page. Unstated there and chosen here: the pool is counted in parameter tensors
-(six are "about 10 %" of a ResNet-18's 62; 51 are left of them), batch norm's among them; layers are re-initialised as their
-constructors do; SGD with the starter notebook's momentum, decay and batch size; the cosine and the momentum restart with each cycle; the
-teacher is in evaluation mode. σ = 0.01 is in the models' input units.
+Source: the write-up and the team's project page. Unstated there and chosen here: the pool is counted in parameter
+tensors (six are "about 10 %" of a ResNet-18's 62; 51 are left of them), batch norm's among them; layers are
+re-initialised as their constructors do; SGD with the starter notebook's momentum, decay and batch size; the cosine
+and the momentum restart with each cycle; the teacher is in evaluation mode. σ = 0.01 is in the models' input units.
 """
 
 from __future__ import annotations

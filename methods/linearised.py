@@ -1,9 +1,10 @@
 """A network linearised in some of its parameters: Jacobians, and ridge problems on them. For ONE plain module.
 
-With J [n·C, P] the Jacobian of the logits on n images, e [n·C] the residuals and H the loss Hessian per image, everything
-needed is the gradient Jᵀe and the solution of (JᵀHJ + c I) d = v. :func:`curvature` gives JᵀHJ in the form that is cheapest to
-solve with: the P × P matrix (``Gram``, primal), the rows H^½ J (``Rows``, dual, by Woodbury's identity) or, where neither fits,
-products with it (``Products``, conjugate gradients). All three add up over disjoint data. Algebra is in float64. The targets of MSE are one-hot.
+With J [n·C, P] the Jacobian of the logits on n images, e [n·C] the residuals and H the loss Hessian per image,
+everything needed is the gradient Jᵀe and the solution of (JᵀHJ + c I) d = v. :func:`curvature` gives JᵀHJ in the form
+that is cheapest to solve with: the P × P matrix (``Gram``, primal), the rows H^½ J (``Rows``, dual, by Woodbury's
+identity) or, where neither fits, products with it (``Products``, conjugate gradients). All three add up over disjoint
+data. Algebra is in float64. The targets of MSE are one-hot.
 """
 
 from __future__ import annotations

@@ -8,11 +8,12 @@ targets: ``uniform``; ``incompetent``, a freshly initialised network; ``cover``,
 mask (the controls): ``saliency``; ``none``; ``random``, the saliency mask permuted over all weights, of equal density;
 ``both``, saliency on the retain gradient too (SalUn's rule). refresh: epochs between new masks, 0 for once.
 
-Source: the paper is about diffusion models (arXiv 2604.05634); its rule, one network with masked forget and full retain
-updates, is carried over to classifiers here, where nothing is published: the constants are this project's own. The paper
-recomputes the mask at every step and leaves its density open; 50 % is SalUn's. One threshold holds for all tensors together (a threshold
-per tensor is not offered), saliency is that of the forget loss (not of CE), and ``cover`` keeps the teacher's odds among the other classes
-also on a random forget set (not the second-best class alone).
+Source: the paper is about diffusion models (arXiv 2604.05634); its rule, one network with masked forget and full
+retain updates, is carried over to classifiers here, where nothing is published: the constants are this project's own.
+The paper recomputes the mask at every step and leaves its density open; 50 % is SalUn's. One threshold holds for all
+tensors together (a threshold per tensor is not offered), saliency is that of the forget loss (not of CE), and
+``cover`` keeps the teacher's odds among the other classes also on a random forget set (not the second-best class
+alone).
 """
 
 from __future__ import annotations
