@@ -199,8 +199,10 @@ class Unlearning:
         method = self.method.build()
         seconds = timed(self.engine, lambda: method.unlearn(models, data, rng), models)
         made = _finish(models, task, images, draws, seconds, keep_weights=False, keep_features=self.features)
-        for draw, chosen in zip(made, getattr(method, "chosen", []), strict=False):
-            draw.facts["chosen"] = dict(chosen)
+        chosen = getattr(method, "chosen", None)
+        if isinstance(chosen, list) and len(chosen) == len(made):  # other methods may mean something else by the name
+            for draw, facts in zip(made, chosen, strict=True):
+                draw.facts["chosen"] = dict(facts)
         return made
 
     def flops(self, store: Store) -> float:

@@ -96,8 +96,8 @@ def test_the_plan_of_an_experiment_that_is_a_sweep(store):
     from harness import compose
 
     arguments = ["experiment=protocol_study", "protocol.n=2,3", "-m"]
-    swept = [cfg.protocol for cfg, _ in compose.configurations([*arguments, *compose.configured_sweep(arguments)])]
-    assert {(protocol.kind, protocol.n) for protocol in swept} == {
-        (kind, n) for kind in ("reuse_n_n", "reuse_n_1", "full") for n in (2, 3)
+    swept = [cfg for cfg, _ in compose.configurations([*arguments, *compose.configured_sweep(arguments)])]
+    assert {(cfg.protocol.kind, cfg.protocol.n, cfg.seed) for cfg in swept} == {
+        (kind, n, seed) for kind in ("reuse_n_n", "reuse_n_1") for n in (2, 3) for seed in range(5)
     }
     assert compose.configured_sweep(["protocol.n=2"]) == []
