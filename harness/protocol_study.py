@@ -260,7 +260,7 @@ def _summary_lines(study: Study, measure: str) -> list[str]:
             f"{row['n']}",
             f"{row['runs']}",
             f"{row['methods']}",
-            f"{row['tau']:.2f} ({row['tau_low']:.2f} to {row['tau_high']:.2f})",
+            "–" if math.isnan(row["tau"]) else f"{row['tau']:.2f} ({row['tau_low']:.2f} to {row['tau_high']:.2f})",
             "" if math.isnan(row["tau_unshared"]) else f"{row['tau_unshared']:.2f}",
             _number(row["sd"]),
             _number(row["claimed_error"]),
