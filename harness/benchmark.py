@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -213,8 +212,8 @@ def _methods(
         if method not in registry.available():
             raise unknown_name("key settings", method, registry.available())
 
-    def named(name: str, changes: Mapping[str, Any] = MappingProxyType({})) -> MethodSpec:
-        changes = {**settings.get(name, {}), **changes}
+    def named(name: str, changes: Mapping[str, Any] | None = None) -> MethodSpec:
+        changes = {**settings.get(name, {}), **(changes or {})}
         return registry.spec(name, task=task, recipe=recipe, epochs=epochs, changes=changes)
 
     reference_specs = [named(name) for name in references]

@@ -203,44 +203,27 @@ def _compared(rows: Sequence[Sequence[CellResult]]) -> list[dict[str, Any]]:
     usable = [all(cell.status == "ok" for cell in cells) for cells in rows]
     scores = [_mean_score(cells) if fine else math.nan for cells, fine in zip(rows, usable, strict=True)]
     again = [_score_on_subsets(cells) for cells in rows]
-    lengths = Counter(len(values) for values in again if values is not None)
-    comparable = [
-        i
+    usual = Counter(len(values) for values in again if values is not None).most_common(1)
+    comparable = {
+        i: values
         for i, values in enumerate(again)
-        if values is not None and not math.isnan(scores[i]) and len(values) == lengths.most_common(1)[0][0]
-    ]
-    letters = tie_letters(
-        {str(i): scores[i] for i in comparable},
-        {str(i): values for i in comparable if (values := again[i]) is not None},
-        n=rows[0][0].protocol.n,
-    )
-    floor = next((score for score, cells in zip(scores, rows, strict=True) if cells[0].floor), math.nan)
-    ceiling = next((score for score, cells in zip(scores, rows, strict=True) if cells[0].ceiling), math.nan)
+        if values is not None and not math.isnan(scores[i]) and len(values) == usual[0][0]
+    }
+    n = rows[0][0].protocol.n
+    letters = tie_letters({str(i): scores[i] for i in comparable}, {str(i): v for i, v in comparable.items()}, n=n)
+    floor = next((i for i, cells in enumerate(rows) if cells[0].floor), None)
+    ceiling = next((i for i, cells in enumerate(rows) if cells[0].ceiling), None)
     found: list[dict[str, Any]] = []
     for i, score in enumerate(scores):
-        value = normalised(score, floor=floor, ceiling=ceiling)
-        half = math.nan
-        if i in comparable and not math.isnan(value):
-            half = half_width(_normalised_on_subsets(again[i], rows, again), n=rows[0][0].protocol.n)
-        found.append(
-            {
-                "ties": letters.get(str(i), ""),
-                "normalised": value,
-                "normalised_low": value - half,
-                "normalised_high": value + half,
-            }
-        )
+        value = half = math.nan
+        if floor is not None and ceiling is not None:
+            value = normalised(score, floor=scores[floor], ceiling=scores[ceiling])
+            if {i, floor, ceiling} <= comparable.keys():  # the same draws left out of all three rows
+                subsets = zip(comparable[i], comparable[floor], comparable[ceiling], strict=True)
+                half = half_width(np.array([normalised(s, floor=f, ceiling=c) for s, f, c in subsets]), n=n)
+        ends = {"normalised_low": value - half, "normalised_high": value + half}
+        found.append({"ties": letters.get(str(i), ""), "normalised": value, **ends})
     return found
-
-
-def _normalised_on_subsets(values: Any, rows: Sequence[Sequence[CellResult]], again: Sequence[Any]) -> np.ndarray:
-    """[subsets]: draws left out of all three rows together; NaN where a reference row has no values that fit."""
-    floor = next((a for a, cells in zip(again, rows, strict=True) if cells[0].floor), None)
-    ceiling = next((a for a, cells in zip(again, rows, strict=True) if cells[0].ceiling), None)
-    if floor is None or ceiling is None or len(floor) != len(values) or len(ceiling) != len(values):
-        return np.full(2, math.nan)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(ceiling > floor, (values - floor) / (ceiling - floor), math.nan)
 
 
 def _mean_score(cells: Sequence[CellResult]) -> float:

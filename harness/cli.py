@@ -95,13 +95,15 @@ def _finish(out: Path, started: float) -> int:
     if not any(out.glob("cells/*.json")):
         return 1
     console = _console()
-    boards = board.rebuild(out)
+    cells = results.read_all(out)
+    boards = board.build(cells)
+    board.write(out, boards)
     for one in boards:
         board.show(one, console)
         console.print()
-    cells = results.read_all(out)
-    if len({cell.protocol.kind for cell in cells}) > 1 and protocol_study.studies(cells):
-        protocol_study.write(out)
+    studies = protocol_study.studies(cells) if len({cell.protocol.kind for cell in cells}) > 1 else []
+    if studies:
+        protocol_study.write(out, studies)
         console.print(f"protocols compared in {out / 'protocols.md'}", markup=False, highlight=False)
     console.print(f"board and results in {out}", markup=False, highlight=False)
     fresh = [file for file in out.glob("cells/*.json") if file.stat().st_mtime >= started - 1]
@@ -163,7 +165,7 @@ def _protocols(arguments: list[str]) -> int:
     if len(arguments) != 1 or arguments[0].startswith("-"):
         raise UserError("usage: unlearn protocols DIR")
     folder = Path(arguments[0]).expanduser()
-    for study in protocol_study.write(folder):
+    for study in protocol_study.rebuild(folder):
         print(protocol_study.markdown(study))
     print(f"tables and plots in {folder}/protocols.*")
     return 0

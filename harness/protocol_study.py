@@ -53,23 +53,25 @@ def studies(cells: Sequence[CellResult]) -> list[Study]:
     return [study for group in groups.values() if (study := _study(group)) is not None]
 
 
-def write(folder: Path) -> list[Study]:
-    """``protocols.csv``, ``protocols_summary.csv``, ``protocols.md`` and ``protocols.svg`` from the results below ``folder``.
-
-    Raises UserError where there are no repeated runs.
-    """
+def rebuild(folder: Path) -> list[Study]:
+    """Read every result below ``folder`` and write its studies there. Raises UserError where there are no repeated runs."""
     found = studies(read_all(folder))
     if not found:
         raise UserError(
             f"{folder}: nothing to compare: expected results of at least two runs at one N, such as "
             "-m seed=0,1 protocol=reuse_n_n,reuse_n_1, or protocol=full protocol.experiments=2"
         )
+    write(folder, found)
+    return found
+
+
+def write(folder: Path, found: Sequence[Study]) -> None:
+    """``protocols.csv``, ``protocols_summary.csv``, ``protocols.md`` and ``protocols.svg``."""
     for name, part in (("protocols", "by_method"), ("protocols_summary", "summary")):
         table = pd.concat([getattr(study, part).assign(task=study.title) for study in found], ignore_index=True)
         write_atomically(folder / f"{name}.csv", table.to_csv(index=False, float_format="%.5g").encode())
     write_atomically(folder / "protocols.md", "\n".join(map(markdown, found)).encode())
     write_atomically(folder / "protocols.svg", picture(found).encode())
-    return found
 
 
 # --- from results to tables -------------------------------------------------------------------------------------------

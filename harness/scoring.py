@@ -28,16 +28,21 @@ WORST_CONFIDENCE = -103.61632918473205  # where the logit-scaled confidence satu
 class Outputs:
     """The draws of one stage, and what making them cost.
 
-    seconds: [N]; nan_draws: how many had NaN outputs; chosen: what the method said it chose, for every draw if for any.
+    nan_draws: how many had NaN outputs; chosen: what the method said it chose, for every draw if for any.
     """
 
     draws: Draws
-    seconds: np.ndarray
     nan_draws: int
     chosen: tuple[dict[str, Any], ...] = ()
 
     def __getitem__(self, chosen: slice) -> Outputs:
-        return Outputs(self.draws.take(chosen), self.seconds[chosen], self.nan_draws, self.chosen[chosen])
+        return Outputs(self.draws.take(chosen), self.nan_draws, self.chosen[chosen])
+
+    @property
+    def seconds(self) -> np.ndarray:
+        """[N]"""
+        assert self.draws.cost is not None
+        return self.draws.cost
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,6 @@ def load(store: Store, stage: Stage | Stored, draws: Sequence[int], task: Task) 
             features=_stacked(features, broken),
             cost=np.array([facts["seconds"] for _, facts in loaded]),
         ),
-        np.array([facts["seconds"] for _, facts in loaded]),
         int(broken.sum()),
         tuple(facts["chosen"] for _, facts in loaded if "chosen" in facts),
     )

@@ -157,7 +157,7 @@ def test_runs_without_a_score_or_a_spread_do_no_harm(tmp_path, n):
     cells += run(scores, kind="reuse_n_1", seed=5, n=16)
     for i, one in enumerate(cells):
         results.write(tmp_path / "cells", f"{i}", one, {})
-    protocol_study.write(tmp_path)
+    protocol_study.rebuild(tmp_path)
     assert "reuse_n_1" in (tmp_path / "protocols.md").read_text()
     references = [c for c in cells if c.method in ("retrain", "identity")]
     assert protocol_study.studies(references) == []
@@ -171,7 +171,7 @@ def test_written_files(tmp_path):
                 for one in run(scores, kind=kind, seed=seed, n=n):
                     name = f"{kind}-{n}-{seed}-{one.method}"
                     results.write(tmp_path / "cells", name, one, {})
-    protocol_study.write(tmp_path)
+    protocol_study.rebuild(tmp_path)
     first = {p.name: p.read_bytes() for p in tmp_path.glob("protocols*")}
     assert set(first) == {"protocols.csv", "protocols_summary.csv", "protocols.md", "protocols.svg"}
     table = pd.read_csv(tmp_path / "protocols_summary.csv")
@@ -183,7 +183,7 @@ def test_written_files(tmp_path):
     assert "N = 8 | N = 16" in first["protocols.md"].decode()
     text = "".join(ElementTree.fromstring(first["protocols.svg"]).itertext())
     assert text
-    protocol_study.write(tmp_path)
+    protocol_study.rebuild(tmp_path)
     assert first == {p.name: p.read_bytes() for p in tmp_path.glob("protocols*")}
 
 
@@ -192,4 +192,4 @@ def test_without_repeated_runs_there_is_nothing_to_compare(tmp_path):
     for one in run(RUNS[0]):
         results.write(tmp_path / "cells", one.method, one, {})
     with pytest.raises(UserError, match="at least two runs at one N, such as -m seed=0,1"):
-        protocol_study.write(tmp_path)
+        protocol_study.rebuild(tmp_path)
