@@ -13,6 +13,7 @@ from harness.batches import Augment, Split
 from harness.ensemble import Ensemble
 from harness.errors import UserError, unknown_name
 from harness.losses import cross_entropy, mse_one_hot
+from harness.models import head
 
 _NUMBERS: dict[Any, tuple[Any, str]] = {
     int: (int, "a whole number"),
@@ -164,8 +165,10 @@ def _trainable(models: Ensemble, subset: TrainableSubset) -> Any:
         return lambda name: True
     modules = dict(models.template.named_modules())
     norms = {n for n, m in modules.items() if isinstance(m, nn.modules.batchnorm._BatchNorm | nn.LayerNorm)}
-    head = [n for n, m in modules.items() if isinstance(m, nn.Linear)][-1:]
-    allowed = (norms if "bn" in subset else set()) | (set(head) if "head" in subset else set())
+    allowed = norms if "bn" in subset else set()
+    if "head" in subset:
+        last = head(models.template)
+        allowed = allowed | {name for name, module in modules.items() if module is last}
     return lambda name: name.rpartition(".")[0] in allowed
 
 

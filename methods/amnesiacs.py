@@ -21,9 +21,10 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from harness.batches import Data
 from harness.ensemble import Ensemble
 from harness.losses import Net
+from harness.models import head
 from harness.seeds import Rng
 from methods.divergence import distillation, kl
-from methods.surgery import first_convolution, head
+from methods.surgery import first_convolution
 
 
 @dataclass

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from harness.batches import Data
 from harness.ensemble import Ensemble
 from harness.losses import cross_entropy
+from harness.models import head
 from harness.seeds import Rng
 from methods.gradients import masked_step, per_model
-from methods.surgery import add_noise, head, main_path_norms
+from methods.surgery import add_noise, main_path_norms
 
 
 @dataclass

@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from harness.models import head
+
 _BatchNorm = nn.modules.batchnorm._BatchNorm
 
 
@@ -23,11 +25,6 @@ def convolutions(net: nn.Module) -> list[nn.Conv2d]:
 
 def first_convolution(net: nn.Module) -> nn.Conv2d:
     return convolutions(net)[0]
-
-
-def head(net: nn.Module) -> nn.Linear:
-    """The last linear layer."""
-    return [module for module in net.modules() if isinstance(module, nn.Linear)][-1]
 
 
 def names_in(net: nn.Module, *kinds: type[nn.Module]) -> list[str]:

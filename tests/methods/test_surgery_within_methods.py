@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from methods.surgery import convolutions, head, names_in
+from harness.models import head
+from methods.surgery import convolutions, names_in
 from tests.methods.tiny_task import built, one
 
 WIDE = {"_target_": "harness.models.small_cnn", "widths": [16, 24, 32]}
