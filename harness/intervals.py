@@ -14,6 +14,11 @@ overstated. Only the spread is taken from the subsets, their mean is biased (F a
 centred at the value of all N draws, so it is about the expected value *at this N*. benchmarks/coverage.py shows how often
 these intervals hold.
 
+Shares of examples that pass a bar (rejected by KS, certified) jump: models move on all examples together, and where none
+passes on all draws none passes on a subset either, which would make no interval at all. What jumps is the bar, not the statistics
+below it. So for these the statistics are moved by as much as pools move them together, and the share is taken again
+(:func:`_share_ends`).
+
 Under ``reuse_n_1`` everything, the intervals included, is conditional on the one original.
 """
 
@@ -21,21 +26,33 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
+from scipy.special import ndtri, stdtrit
 
-from harness.metrics.base import Draws, Metric
+from harness.metrics.base import Draws, Examples, FunctionMetric, Metric
 from harness.seeds import seed_for
 
-__all__ = ["combined", "ends", "half_width", "intervals", "normalised", "resampled", "subset_size", "tie_letters"]
+__all__ = [
+    "Again",
+    "combined",
+    "ends",
+    "half_width",
+    "intervals",
+    "normalised",
+    "resampled",
+    "subset_size",
+    "tie_letters",
+]
 
 Floats = NDArray[np.float64]
 
 KEPT = 0.75
 SUBSETS = 100
 LEVEL = 0.95
+_NORMAL = ndtri((np.arange(31) + 0.5) / 31)  # a standard normal variable in 31 values
 
 
 def intervals(
@@ -45,8 +62,8 @@ def intervals(
 
     Returns:
         (low, high) by column, within the column's range; (NaN, NaN) where the number, or the number from three quarters
-        of the draws, does not exist (forgetting quality below N = 10), or where the column says that its interval
-        would not hold.
+        of the draws, does not exist (forgetting quality below N = 10), or where the column says that
+        it has none.
     """
     again = resampled(metrics, unlearned=unlearned, retrained=retrained, seed=seed, subsets=subsets)
     values = {
@@ -54,43 +71,70 @@ def intervals(
         for metric in metrics
         for name, value in metric.compute(unlearned=unlearned, retrained=retrained).items()
     }
-    return ends(metrics, values, again, n=min(unlearned.n, retrained.n))
+    return ends(metrics, values, again)
 
 
-def ends(
-    metrics: Sequence[Metric], values: Mapping[str, float], again: Mapping[str, Floats], *, n: int
-) -> dict[str, tuple[float, float]]:
+@dataclass(frozen=True)
+class Again:
+    """What the subsets of the draws say.
+
+    Attributes:
+        n: number of draws, of the smaller side.
+        columns: every column on every subset, [subsets].
+        examples: of each metric with shares, what it says of every example: on all draws [S], and on the subsets [subsets, S].
+    """
+
+    n: int
+    columns: dict[str, Floats]
+    examples: dict[str, tuple[Examples, Examples]]
+
+
+def ends(metrics: Sequence[Metric], values: Mapping[str, float], again: Again) -> dict[str, tuple[float, float]]:
     """:func:`intervals` from values on all draws and on subsets (:func:`resampled`) that are there already."""
     found = {}
-    for column in (column for metric in metrics for column in metric.columns):
-        value, half = values[column.name], half_width(again[column.name], n=n)
-        low, high = column.range
-        missing = not column.interval or math.isnan(half) or math.isnan(value)
-        found[column.name] = (math.nan, math.nan) if missing else (max(low, value - half), min(high, value + half))
+    for metric in metrics:
+        shares = _share_ends(metric, again) if isinstance(metric, FunctionMetric) else {}
+        for column in metric.columns:
+            value, half = values[column.name], half_width(again.columns[column.name], n=again.n)
+            low, high = column.range
+            below, above = shares.get(column.name, (value, value))
+            within = max(low, min(value - half, below)), min(high, max(value + half, above))
+            missing = not column.interval or math.isnan(half) or math.isnan(value)
+            found[column.name] = (math.nan, math.nan) if missing else within
     return found
 
 
 def resampled(
     metrics: Sequence[Metric], *, unlearned: Draws, retrained: Draws, seed: int, subsets: int = SUBSETS
-) -> dict[str, Floats]:
-    """Every column from ``subsets`` subsets of the draws, [subsets].
+) -> Again:
+    """Every column from ``subsets`` subsets of the draws.
 
     Which draws are kept depends on the seed and the numbers of draws alone: the same retrained draws, and the same
     places among the unlearned, for every method. So differences between methods can be taken subset by subset.
     """
-    if min(unlearned.n, retrained.n) < 3:
-        return {c.name: np.full(subsets, np.nan) for metric in metrics for c in metric.columns}
-    chosen = {
-        side: _subsets(n, np.random.default_rng(seed_for("subsets", seed, side, n)), subsets)
-        for side, n in (("unlearned", unlearned.n), ("retrained", retrained.n))
-    }
-    found: dict[str, list[float]] = {c.name: [] for metric in metrics for c in metric.columns}
-    for keep_u, keep_r in zip(chosen["unlearned"], chosen["retrained"], strict=True):
+    n = min(unlearned.n, retrained.n)
+    if n < 3:
+        return Again(n, {c.name: np.full(subsets, np.nan) for metric in metrics for c in metric.columns}, {})
+    chosen = [
+        _subsets(size, np.random.default_rng(seed_for("subsets", seed, side, size)), subsets)
+        for side, size in (("unlearned", unlearned.n), ("retrained", retrained.n))
+    ]
+    columns: dict[str, list[float]] = {c.name: [] for metric in metrics for c in metric.columns}
+    examples: dict[str, list[Examples]] = {m.name: [] for m in metrics if any(c.share for c in m.columns)}
+    for keep_u, keep_r in zip(*chosen, strict=True):
         u, r = unlearned.take(keep_u), retrained.take(keep_r)
         for metric in metrics:
-            for name, value in metric.compute(unlearned=u, retrained=r).items():
-                found[name].append(value)
-    return {name: np.array(values) for name, values in found.items()}
+            statistics, values = _looked_at(metric, u, r)
+            if metric.name in examples:
+                examples[metric.name].append(statistics)
+            for name, value in values.items():
+                columns[name].append(value)
+    of_all = {m.name: _looked_at(m, unlearned, retrained)[0] for m in metrics if m.name in examples}
+    return Again(
+        n,
+        {name: np.array(found) for name, found in columns.items()},
+        {name: (of_all[name], _stacked(found)) for name, found in examples.items()},
+    )
 
 
 def subset_size(n: int) -> int:
@@ -102,9 +146,7 @@ def half_width(values: Floats, *, n: int) -> float:
     """Half the length of the 95 % interval of a number at N = n, from its values on subsets [subsets]; NaN if any is."""
     if np.isnan(values).any():
         return math.nan
-    kept = subset_size(n)
-    spread = math.sqrt(kept / (n - kept)) * float(values.std(ddof=1))
-    return float(stdtrit(n - 1, 0.5 + LEVEL / 2)) * spread
+    return _t_quantile(n) * _inflation(n) * float(values.std(ddof=1))
 
 
 def combined(half_widths: Sequence[float]) -> float:
@@ -141,6 +183,50 @@ def normalised(score: float, *, floor: float, ceiling: float) -> float:
     Neither end is a limit: worse than nothing is negative. NaN where the ceiling is not above the floor.
     """
     return (score - floor) / (ceiling - floor) if ceiling > floor else math.nan
+
+
+def _looked_at(metric: Metric, unlearned: Draws, retrained: Draws) -> tuple[Examples, dict[str, float]]:
+    if isinstance(metric, FunctionMetric):
+        return metric.detailed(unlearned=unlearned, retrained=retrained)
+    return {}, metric.compute(unlearned=unlearned, retrained=retrained)
+
+
+def _stacked(found: Sequence[Examples]) -> Examples:
+    return {name: np.stack([examples[name] for examples in found]) for name in found[0]}
+
+
+def _share_ends(metric: FunctionMetric, again: Again) -> dict[str, tuple[float, float]]:
+    """How low and how high the shares come if the statistics of the examples lie at either end of their interval.
+
+    One common factor: where pools differ in the mean of a statistic, the statistic of every example moves along, by its own slope
+    (the regression on the mean, over subsets). If the statistics of a population lie z standard errors from those found, its
+    expected share is the mean of the share over that factor, once more; z = ±t(N − 1). For a number that is itself a mean this
+    is the ordinary interval. Half an example is added at either end: shares are counted in whole examples.
+    """
+    if metric.summary is None or metric.name not in again.examples:
+        return {}
+    whole, subsets = again.examples[metric.name]
+    factor = _t_quantile(again.n) * np.array([[-1.0], [1.0]]) + _NORMAL  # [2, Q]
+    moved = {}
+    for name, statistic in whole.items():
+        deviation = _inflation(again.n) * (subsets[name] - subsets[name].mean(axis=0))  # [subsets, S]
+        common = deviation.mean(axis=1)
+        spread = common.std(ddof=1)
+        slope = common @ deviation / ((len(common) - 1) * spread) if spread > 0 else np.zeros_like(statistic)
+        moved[name] = statistic + factor[:, :, None] * slope  # [2, Q, S]
+    found = {name: np.mean(values, axis=1) for name, values in metric.summary(moved).items()}
+    step = 0.5 / len(statistic)
+    return {c.name: (min(found[c.name]) - step, max(found[c.name]) + step) for c in metric.columns if c.share}
+
+
+def _t_quantile(n: int) -> float:
+    return float(stdtrit(n - 1, 0.5 + LEVEL / 2))
+
+
+def _inflation(n: int) -> float:
+    """From the spread over subsets of n draws to the spread over pools of n draws."""
+    kept = subset_size(n)
+    return math.sqrt(kept / (n - kept))
 
 
 def _subsets(n: int, rng: np.random.Generator, subsets: int) -> NDArray[np.intp]:

@@ -182,8 +182,8 @@ def evaluate(
     """Every column with its null and its interval; and the score on subsets of the draws, empty where there is none."""
     scores = score(metrics, unlearned=unlearned, retrained=retrained)
     again = resampled(metrics, unlearned=unlearned, retrained=retrained, seed=seed)
-    found = values(scores, nulls, ends(metrics, scores, again, n=min(unlearned.n, retrained.n)))
-    on_subsets = again.get("score", np.array([np.nan]))
+    found = values(scores, nulls, ends(metrics, scores, again))
+    on_subsets = again.columns.get("score", np.array([np.nan]))
     return found, [] if np.isnan(on_subsets).any() else [float(f"{value:.7g}") for value in on_subsets]
 
 

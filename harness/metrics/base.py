@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Column", "Draws", "FunctionMetric", "Metric", "available", "get_metrics", "metric"]
+__all__ = ["Column", "Draws", "Examples", "FunctionMetric", "Metric", "available", "get_metrics", "metric"]
 
 ENTRY_POINT_GROUP = "unlearn.metrics"
 
@@ -133,8 +133,9 @@ class Column:
         range: smallest and largest possible value.
         meaning: one line for the reader of the board.
         null: whether a null value (retrained against retrained) is worth printing beside it.
-        interval: whether the interval over draws holds what it promises (docs/metrics.md); a number whose interval
-            covers too rarely has none.
+        interval: whether it has an interval over draws; not, if it says nothing about them.
+        share: whether it is a share of the examples, those whose statistic passes a bar. Such a number jumps, and its interval
+            needs the statistic: its metric must have a ``summary``.
     """
 
     name: str
@@ -144,6 +145,7 @@ class Column:
     meaning: str
     null: bool = True
     interval: bool = True
+    share: bool = False
 
 
 class Metric(Protocol):
@@ -165,36 +167,55 @@ class Metric(Protocol):
         ...
 
 
-class _Compute(Protocol):
-    def __call__(self, *, unlearned: Draws, retrained: Draws) -> dict[str, float]: ...
+Examples = Mapping[str, NDArray[np.float64]]  # by name one number per example: [..., S]
+
+
+class _Function(Protocol):
+    def __call__(self, *, unlearned: Draws, retrained: Draws) -> dict[str, Any]: ...
+
+
+class _Summary(Protocol):
+    def __call__(self, examples: Examples, /) -> Mapping[str, Any]: ...
 
 
 @dataclass(frozen=True)
 class FunctionMetric:
-    """A metric made of one function; see :func:`metric`."""
+    """A metric made of one function, or of one that looks at every example and one that sums up; see :func:`metric`."""
 
     name: str
     needs: frozenset[str]
     columns: tuple[Column, ...]
-    function: _Compute
+    function: _Function
+    summary: _Summary | None = None
 
     def compute(self, *, unlearned: Draws, retrained: Draws) -> dict[str, float]:
-        """Call the function, and check that it fills exactly the declared columns."""
+        """Call the function, sum up, and check that this fills exactly the declared columns."""
+        return self.detailed(unlearned=unlearned, retrained=retrained)[1]
+
+    def detailed(self, *, unlearned: Draws, retrained: Draws) -> tuple[Examples, dict[str, float]]:
+        """:meth:`compute`, and before it what ``summary`` sums up, by name [S] each (nothing without a summary)."""
         for need, what in _OPTIONAL.items():
             if need in self.needs and (getattr(unlearned, need) is None or getattr(retrained, need) is None):
                 raise ValueError(f"metric {self.name!r} needs {what}, which were not kept")
-        values = self.function(unlearned=unlearned, retrained=retrained)
+        found = self.function(unlearned=unlearned, retrained=retrained)
+        examples, values = ({}, found) if self.summary is None else (found, self.summary(found))
         declared = {column.name for column in self.columns}
         if set(values) != declared:
             raise ValueError(f"metric {self.name!r} declares columns {sorted(declared)} but gave {sorted(values)}")
-        return values
+        return examples, {name: float(value) for name, value in values.items()}
 
 
-def metric(*, name: str, needs: Iterable[str], columns: Sequence[Column]) -> Callable[[_Compute], FunctionMetric]:
+def metric(
+    *, name: str, needs: Iterable[str], columns: Sequence[Column], summary: _Summary | None = None
+) -> Callable[[_Function], FunctionMetric]:
     """Declare a function ``f(*, unlearned: Draws, retrained: Draws) -> dict[str, float]`` as a metric.
 
+    With a ``summary`` the function gives arrays [S] instead, one number per example, and
+    ``summary(examples: Mapping[str, array [..., S]]) -> dict[str, array [...]]`` makes the columns of them, for any leading axes.
+    Columns that are shares of the examples need that.
+
     Raises:
-        ValueError: an unknown need, or two columns of one name.
+        ValueError: an unknown need, two columns of one name, or a share without a summary.
     """
     unknown = set(needs) - _NEEDS
     if unknown:
@@ -202,9 +223,14 @@ def metric(*, name: str, needs: Iterable[str], columns: Sequence[Column]) -> Cal
     names = [column.name for column in columns]
     if len(set(names)) != len(names):
         raise ValueError(f"metric {name!r} declares a column twice: {names}")
+    shares = [column.name for column in columns if column.share]
+    if shares and summary is None:
+        raise ValueError(f"metric {name!r} has shares of the examples ({', '.join(shares)}): give it a summary")
 
-    def declare(function: _Compute) -> FunctionMetric:
-        return FunctionMetric(name=name, needs=frozenset(needs), columns=tuple(columns), function=function)
+    def declare(function: _Function) -> FunctionMetric:
+        return FunctionMetric(
+            name=name, needs=frozenset(needs), columns=tuple(columns), function=function, summary=summary
+        )
 
     return declare
 

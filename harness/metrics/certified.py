@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from scipy.special import betaincinv
 
-from harness.metrics.base import Column, Draws, metric
+from harness.metrics.base import Column, Draws, Examples, metric
 from harness.metrics.exact import windows
 from harness.metrics.official import DELTA
 from harness.metrics.samples import Floats, count_below, two_samples
@@ -40,6 +40,19 @@ def certified_epsilons(*, unlearned: Any, retrained: Any, delta: float = DELTA) 
     Raises:
         ValueError: shapes that do not fit, fewer than 4 draws, or values that are not finite.
     """
+    rates = _error_bounds(unlearned=unlearned, retrained=retrained, delta=delta)
+    return _claim(*rates, delta)
+
+
+def certified_ceiling(n: int, m: int | None = None, *, delta: float = DELTA) -> float:
+    """The largest ε that n unlearned and m (default n) retrained draws can certify: an attack that makes no error."""
+    m = n if m is None else m
+    bounded_u, bounded_r = n - n // 2, m - m // 2
+    return float(_table(bounded_u, bounded_r, delta)[bounded_u, 0])
+
+
+def _error_bounds(*, unlearned: Any, retrained: Any, delta: float) -> tuple[Floats, Floats]:
+    """Upper bounds on FNR and FPR of the attack that the first halves choose, from the second halves; [S] each."""
     two_samples(unlearned=unlearned, retrained=retrained, smallest=SMALLEST)  # checks
     u, r = np.asarray(unlearned, dtype=np.float64), np.asarray(retrained, dtype=np.float64)
     half_u, half_r = len(u) // 2, len(r) // 2
@@ -50,14 +63,9 @@ def certified_epsilons(*, unlearned: Any, retrained: Any, delta: float = DELTA) 
     # Of two attacks that look equally strong the one for the more confident sample: no matter which sample comes first.
     more_confident = np.median(chosen[0], axis=1) > np.median(chosen[1], axis=1)
     first = (forward[0] > reverse[0]) | ((forward[0] == reverse[0]) & more_confident)
-    return np.where(first, _bound(*fresh, *forward[1:], delta), _bound(*fresh[::-1], *reverse[1:], delta))
-
-
-def certified_ceiling(n: int, m: int | None = None, *, delta: float = DELTA) -> float:
-    """The largest ε that n unlearned and m (default n) retrained draws can certify: an attack that makes no error."""
-    m = n if m is None else m
-    bounded_u, bounded_r = n - n // 2, m - m // 2
-    return float(_table(bounded_u, bounded_r, delta)[bounded_u, 0])
+    bounds = _bounds(*fresh, *forward[1:]), _bounds(*fresh[::-1], *reverse[1:])
+    fnr, fpr = (np.where(first, one, other) for one, other in zip(*bounds, strict=True))
+    return fnr, fpr
 
 
 def _attack(positive: Floats, negative: Floats, delta: float) -> tuple[Floats, Floats, Floats]:
@@ -93,34 +101,51 @@ def _ends(positive: Floats, negative: Floats, first: Any, last: Any) -> tuple[Fl
     return np.where(np.isinf(outside_left), -np.inf, left), np.where(np.isinf(outside_right), np.inf, right)
 
 
-def _bound(positive: Floats, negative: Floats, left: Floats, right: Floats, delta: float) -> Floats:
-    """The certified ε [B] of one interval per example on fresh samples."""
-    accepted = [
+def _bounds(positive: Floats, negative: Floats, left: Floats, right: Floats) -> tuple[Floats, Floats]:
+    """Upper bounds on FNR and FPR, [B] each, of one interval per example on fresh samples."""
+    true_positives, false_positives = (
         count_below(sample, right[:, None], inclusive=True)[:, 0] - count_below(sample, left[:, None])[:, 0]
         for sample in (positive, negative)
-    ]
-    table = _table(positive.shape[1], negative.shape[1], delta)
-    return np.asarray(table[np.maximum(accepted[0], 0), np.maximum(accepted[1], 0)])
+    )
+    n_positive, n_negative = positive.shape[1], negative.shape[1]
+    missed = n_positive - np.maximum(true_positives, 0)
+    return _upper(n_positive)[missed], _upper(n_negative)[np.maximum(false_positives, 0)]
+
+
+def _claim(fnr: Floats, fpr: Floats, delta: float) -> Floats:
+    """What two error rates prove: the bound of Kairouz et al. (2015), at least 0."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        epsilon = np.fmax(np.log((1 - delta - fpr) / fnr), np.log((1 - delta - fnr) / fpr))
+    return np.asarray(np.fmax(epsilon, 0.0))
 
 
 @lru_cache(maxsize=32)
 def _table(n_positive: int, n_negative: int, delta: float) -> Floats:
     """Certified ε of an attack that accepts tp positives and fp negatives, [tp, fp]; read-only."""
-    fnr = _upper(np.arange(n_positive, -1, -1), n_positive)[:, None]
-    fpr = _upper(np.arange(n_negative + 1), n_negative)[None, :]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        epsilon = np.fmax(np.log((1 - delta - fpr) / fnr), np.log((1 - delta - fnr) / fpr))
-    epsilon = np.fmax(epsilon, 0.0)
+    epsilon = _claim(_upper(n_positive)[::-1, None], _upper(n_negative)[None, :], delta)
     epsilon.setflags(write=False)
     return epsilon
 
 
-def _upper(errors: Any, n: int) -> Floats:
-    """Clopper–Pearson upper bound on an error rate."""
-    bound = np.ones(len(errors))
-    some = errors < n
-    bound[some] = betaincinv(errors[some] + 1, n - errors[some], LEVEL)
+@lru_cache(maxsize=32)
+def _upper(n: int) -> Floats:
+    """Clopper–Pearson upper bounds on an error rate after 0, 1, …, n errors in n trials, [n + 1]; read-only."""
+    errors = np.arange(n)
+    bound = np.append(betaincinv(errors + 1, n - errors, LEVEL), 1.0)
+    bound.setflags(write=False)
     return bound
+
+
+def _summary(examples: Examples) -> dict[str, Any]:
+    """Median certified ε, the share above 0, and the ceiling."""
+    # ε > 0 exactly where the two bounds leave a margin; unlike ε it also says by how much 0 is missed.
+    margin = examples["margin"]
+    share = (margin > 0).mean(axis=-1)
+    return {
+        "certified_epsilon_median": np.median(examples["epsilon"], axis=-1),
+        "certified_share": np.where(np.isnan(margin).any(axis=-1), np.nan, share),
+        "certified_ceiling": examples["ceiling"].max(axis=-1),
+    }
 
 
 @metric(
@@ -140,7 +165,7 @@ def _upper(errors: Any, n: int) -> Floats:
             ideal=0.0,
             range=(0.0, 1.0),
             meaning="share of the forget set with a certified ε above 0; by chance at most 5 %",
-            interval=False,
+            share=True,
         ),
         Column(
             name="certified_ceiling",
@@ -152,14 +177,16 @@ def _upper(errors: Any, n: int) -> Floats:
             interval=False,
         ),
     ),
+    summary=_summary,
 )
-def certified(*, unlearned: Draws, retrained: Draws) -> dict[str, float]:
-    """Median certified ε, the share above 0, and the ceiling; NaN below 4 draws."""
+def certified(*, unlearned: Draws, retrained: Draws) -> dict[str, Floats]:
+    """Per example the certified ε, the margin 1 − δ − FPR − FNR, and the ceiling; NaN below 4 draws."""
+    n_examples = unlearned.confidences.shape[1]
     if min(unlearned.n, retrained.n) < SMALLEST:
-        return dict.fromkeys(("certified_epsilon_median", "certified_share", "certified_ceiling"), math.nan)
-    epsilons = certified_epsilons(unlearned=unlearned.confidences, retrained=retrained.confidences)
+        return dict.fromkeys(("epsilon", "margin", "ceiling"), np.full(n_examples, np.nan))
+    fnr, fpr = _error_bounds(unlearned=unlearned.confidences, retrained=retrained.confidences, delta=DELTA)
     return {
-        "certified_epsilon_median": float(np.median(epsilons)),
-        "certified_share": float((epsilons > 0).mean()),
-        "certified_ceiling": certified_ceiling(unlearned.n, retrained.n),
+        "epsilon": _claim(fnr, fpr, DELTA),
+        "margin": 1 - DELTA - fpr - fnr,
+        "ceiling": np.full(n_examples, certified_ceiling(unlearned.n, retrained.n)),
     }

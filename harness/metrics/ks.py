@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.metrics.base import Column, Draws, metric
+from harness.metrics.base import Column, Draws, Examples, metric
 
 __all__ = ["benjamini_hochberg", "ks", "ks_test"]
 
 Floats = NDArray[np.float64]
 
 LEVEL = 0.05
+SMALLEST = np.finfo(np.float64).tiny  # p-values beyond are 0 in floating point
 EXACT_BELOW = 10_000  # beyond this scipy uses the asymptotic distribution
 
 
@@ -61,15 +62,16 @@ def ks_test(*, unlearned: Any, retrained: Any) -> tuple[Floats, Floats]:
 
 
 def benjamini_hochberg(pvalues: Any, *, level: float = LEVEL) -> NDArray[np.bool_]:
-    """Which of the tests [S] are rejected at a false discovery rate of ``level`` (Benjamini & Hochberg 1995).
+    """Which of the tests [..., S] are rejected at a false discovery rate of ``level`` (Benjamini & Hochberg 1995).
 
     All whose p-value is at most that of the last one, in ascending order, with p_(i) ≤ level · i / S. The tests of one
     forget set share models; for such positive dependence the rate is kept on average over pools, not in each.
     """
     p = np.asarray(pvalues, dtype=np.float64)
-    ordered = np.sort(p)
-    passed = np.flatnonzero(ordered <= level * np.arange(1, p.size + 1) / p.size)
-    return np.asarray(p <= ordered[passed[-1]]) if passed.size else np.zeros(p.shape, dtype=bool)
+    ordered = np.sort(p, axis=-1)
+    passed = ordered <= level * np.arange(1, p.shape[-1] + 1) / p.shape[-1]
+    last = np.where(passed, ordered, -1.0).max(axis=-1, keepdims=True)
+    return np.asarray(p <= last)
 
 
 @lru_cache(maxsize=16)
@@ -106,6 +108,17 @@ def _samples(values: Any, what: str) -> Floats:
     return np.ascontiguousarray(sample.T)
 
 
+def _shares(examples: Examples) -> dict[str, Any]:
+    """Mean statistic and shares of rejected examples."""
+    surprise = examples["surprise"]
+    rejected = benjamini_hochberg(np.exp(-(np.maximum(surprise, 0.0) ** 2)))
+    return {
+        "ks_statistic": examples["statistic"].mean(axis=-1),
+        "ks_rejected": (surprise > math.sqrt(-math.log(LEVEL))).mean(axis=-1),
+        "ks_rejected_bh": rejected.mean(axis=-1),
+    }
+
+
 @metric(
     name="ks",
     needs={"confidences"},
@@ -123,7 +136,7 @@ def _samples(values: Any, what: str) -> Floats:
             ideal=LEVEL,
             range=(0.0, 1.0),
             meaning="share of the forget set whose KS test rejects at 5 %; by chance at most 5 %, less at small N",
-            interval=False,
+            share=True,
         ),
         Column(
             name="ks_rejected_bh",
@@ -131,15 +144,12 @@ def _samples(values: Any, what: str) -> Floats:
             ideal=0.0,
             range=(0.0, 1.0),
             meaning="share of the forget set whose KS test rejects at a false discovery rate of 5 % (Benjamini–Hochberg)",
-            interval=False,
+            share=True,
         ),
     ),
+    summary=_shares,
 )
-def ks(*, unlearned: Draws, retrained: Draws) -> dict[str, float]:
-    """Mean statistic and shares of rejected examples."""
+def ks(*, unlearned: Draws, retrained: Draws) -> dict[str, Floats]:
+    """The statistic D, and √(−ln p): as the p-value falls with exp(−D²), it moves about as D does."""
     statistic, pvalue = ks_test(unlearned=unlearned.confidences, retrained=retrained.confidences)
-    return {
-        "ks_statistic": float(statistic.mean()),
-        "ks_rejected": float((pvalue < LEVEL).mean()),
-        "ks_rejected_bh": float(benjamini_hochberg(pvalue).mean()),
-    }
+    return {"statistic": statistic, "surprise": np.sqrt(-np.log(np.maximum(pvalue, SMALLEST)))}

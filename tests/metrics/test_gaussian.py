@@ -55,6 +55,26 @@ def test_symmetric():
     )
 
 
+@pytest.mark.parametrize("n", [32, 64])
+def test_null_follows_from_the_distribution_of_means_and_spreads(n):
+    """Fits to two samples of one Gaussian: a t-like shift and an F-like ratio of variances, drawn here directly."""
+    rng = np.random.default_rng(n)
+    pairs = 2000
+    spread_u, spread_r = np.sqrt(rng.chisquare(n - 1, (2, pairs)) / (n - 1))
+    mean, std = rng.normal(0, np.sqrt(2 / n), pairs) / spread_r, spread_u / spread_r
+    x = np.linspace(-14, 14, 1401)[:, None]  # δ(ε) by summing over a grid, ε by halving
+    p, q = norm.pdf(x, mean, std), norm.pdf(x)
+    low, high = np.zeros(pairs), np.full(pairs, 50.0)
+    for _ in range(20):
+        epsilon = (low + high) / 2
+        delta = np.maximum(*(np.maximum(a - np.exp(epsilon) * b, 0).sum(0) * 0.02 for a, b in ((p, q), (q, p))))
+        low, high = np.where(delta > 1e-5, epsilon, low), np.where(delta > 1e-5, high, epsilon)
+    found = gaussian_epsilons(unlearned=rng.normal(size=(n, 4000)), retrained=rng.normal(size=(n, 4000)))
+    for share in (0.25, 0.5, 0.75):
+        assert np.quantile(found, share) == pytest.approx(np.quantile(low, share), rel=0.12)
+    assert np.median(found) == pytest.approx({32: 3.1, 64: 2.0}[n], abs=0.15)
+
+
 def test_extremes():
     ramp = np.arange(9.0)
     assert gaussian_epsilons(unlearned=ramp, retrained=ramp)[0] == 0.0

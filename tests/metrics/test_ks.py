@@ -90,6 +90,22 @@ def test_metric():
     assert 0.25 * 0.9 < got["ks_statistic"] <= 0.25
 
 
+def test_shares_are_those_of_the_p_values():
+    (metric,) = get_metrics(["ks"])
+    rng = np.random.default_rng(5)
+    for n, m in ((16, 16), (24, 17)):
+        u, r = rng.normal(np.linspace(0, 2, 50), size=(n, 50)), rng.normal(size=(m, 50))
+        statistic, p = ks_test(unlearned=u, retrained=r)
+        got = metric.compute(unlearned=plain(u), retrained=plain(r))
+        shares = {"ks_rejected": (p < 0.05).mean(), "ks_rejected_bh": (false_discovery_control(p) <= 0.05).mean()}
+        assert got == pytest.approx({"ks_statistic": statistic.mean(), **shares}, abs=1e-15)
+        assert 0.2 < got["ks_rejected_bh"] < got["ks_rejected"] < 0.9
+
+
+def plain(confidences):
+    return Draws(confidences=confidences, logits=None, accuracy={})
+
+
 def test_benjamini_hochberg_is_scipys():
     rng = np.random.default_rng(3)
     for effect in (1.0, 0.1, 0.01, 1e-4):
@@ -98,6 +114,9 @@ def test_benjamini_hochberg_is_scipys():
     assert benjamini_hochberg([0.04, 0.01, 0.9]).tolist() == [False, True, False]
     assert benjamini_hochberg([0.05, 0.03, 0.04]).tolist() == [True, True, True]  # stepped up from the last
     assert not benjamini_hochberg(np.ones(4)).any()
+    many = rng.uniform(size=(3, 2, 8)) ** 4
+    each = [[benjamini_hochberg(p).tolist() for p in row] for row in many]
+    assert benjamini_hochberg(many).tolist() == each
 
 
 @pytest.mark.parametrize("n", [16, 64])

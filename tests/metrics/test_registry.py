@@ -174,6 +174,21 @@ def test_undeclared_values_are_refused():
         wrong.compute(unlearned=draws(), retrained=draws())
 
 
+def test_a_share_needs_a_summary():
+    share = Column(**(vars(COLUMN) | {"share": True}))
+    with pytest.raises(ValueError, match=r"'m' has shares of the examples \(spread\): give it a summary"):
+        metric(name="m", needs=(), columns=(share,))
+
+    @metric(name="m", needs=(), columns=(share,), summary=lambda examples: {"spread": (examples["s"] > 1).mean(-1)})
+    def made(*, unlearned, retrained):
+        return {"s": np.array([0.0, 1.0, 2.0, 3.0])}
+
+    assert made.compute(unlearned=draws(), retrained=draws()) == {"spread": 0.5}
+    wrong = metric(name="m", needs=(), columns=(share,), summary=lambda examples: {})(made.function)
+    with pytest.raises(ValueError, match=r"declares columns \['spread'\] but gave \[\]"):
+        wrong.compute(unlearned=draws(), retrained=draws())
+
+
 def test_missing_logits_are_named():
     needy = metric(name="m", needs={"logits"}, columns=(COLUMN,))(lambda *, unlearned, retrained: {"spread": 1.0})
     with pytest.raises(ValueError, match="needs the logits"):
