@@ -209,14 +209,19 @@ def _share_ends(metric: FunctionMetric, again: Again) -> dict[str, tuple[float, 
     factor = _t_quantile(again.n) * np.array([[-1.0], [1.0]]) + _NORMAL  # [2, Q]
     moved = {}
     for name, statistic in whole.items():
-        deviation = _inflation(again.n) * (subsets[name] - subsets[name].mean(axis=0))  # [subsets, S]
+        change = subsets[name] - subsets[name][0]  # exactly 0 for what no subset changes
+        deviation = _inflation(again.n) * (change - change.mean(axis=0))  # [subsets, S]
         common = deviation.mean(axis=1)
         spread = common.std(ddof=1)
         slope = common @ deviation / ((len(common) - 1) * spread) if spread > 0 else np.zeros_like(statistic)
         moved[name] = statistic + factor[:, :, None] * slope  # [2, Q, S]
     found = {name: np.mean(values, axis=1) for name, values in metric.summary(moved).items()}
     step = 0.5 / len(statistic)
-    return {c.name: (min(found[c.name]) - step, max(found[c.name]) + step) for c in metric.columns if c.share}
+    return {
+        c.name: (float(found[c.name].min()) - step, float(found[c.name].max()) + step)
+        for c in metric.columns
+        if c.share
+    }
 
 
 def _t_quantile(n: int) -> float:

@@ -110,8 +110,8 @@ def _samples(values: Any, what: str) -> Floats:
 
 def _shares(examples: Examples) -> dict[str, Any]:
     """Mean statistic and shares of rejected examples."""
-    surprise = examples["surprise"]
-    rejected = benjamini_hochberg(np.exp(-(np.maximum(surprise, 0.0) ** 2)))
+    surprise = np.clip(examples["surprise"], 0.0, examples["largest"])
+    rejected = benjamini_hochberg(np.exp(-(surprise**2)))
     return {
         "ks_statistic": examples["statistic"].mean(axis=-1),
         "ks_rejected": (surprise > math.sqrt(-math.log(LEVEL))).mean(axis=-1),
@@ -150,6 +150,11 @@ def _shares(examples: Examples) -> dict[str, Any]:
     summary=_shares,
 )
 def ks(*, unlearned: Draws, retrained: Draws) -> dict[str, Floats]:
-    """The statistic D, and √(−ln p): as the p-value falls with exp(−D²), it moves about as D does."""
+    """The statistic D, and √(−ln p), which moves about as D does, since p falls with exp(−D²); and the largest that N allows."""
     statistic, pvalue = ks_test(unlearned=unlearned.confidences, retrained=retrained.confidences)
-    return {"statistic": statistic, "surprise": np.sqrt(-np.log(np.maximum(pvalue, SMALLEST)))}
+    splits = math.comb(unlearned.n + retrained.n, unlearned.n)  # two of which separate the samples
+    return {
+        "statistic": statistic,
+        "surprise": np.sqrt(-np.log(np.maximum(pvalue, SMALLEST))),
+        "largest": np.full(len(pvalue), math.sqrt(math.log(splits) - math.log(2))),
+    }

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import false_discovery_control, ks_2samp
 
+from harness.intervals import intervals
 from harness.metrics import Draws, get_metrics, ks_test
 from harness.metrics.ks import _exact_pvalues, benjamini_hochberg
 
@@ -100,6 +101,15 @@ def test_shares_are_those_of_the_p_values():
         shares = {"ks_rejected": (p < 0.05).mean(), "ks_rejected_bh": (false_discovery_control(p) <= 0.05).mean()}
         assert got == pytest.approx({"ks_statistic": statistic.mean(), **shares}, abs=1e-15)
         assert 0.2 < got["ks_rejected_bh"] < got["ks_rejected"] < 0.9
+
+
+def test_three_draws_can_reject_nothing_and_their_interval_says_so():
+    """The smallest p-value of three against three is 0.1, however far apart they are."""
+    metrics = get_metrics(["ks"])
+    u, r = (np.random.default_rng(seed).normal(9 * seed, size=(3, 40)) for seed in (0, 1))
+    assert metrics[0].compute(unlearned=plain(u), retrained=plain(r))["ks_rejected"] == 0
+    found = intervals(metrics, unlearned=plain(u), retrained=plain(r), seed=0, subsets=10)
+    assert found["ks_rejected"] == found["ks_rejected_bh"] == (0.0, 0.5 / 40)
 
 
 def plain(confidences):
