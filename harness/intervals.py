@@ -14,6 +14,10 @@ overstated. Only the spread is taken from the subsets, their mean is biased (F a
 centred at the value of all N draws, so it is about the expected value *at this N*. benchmarks/coverage.py shows how often
 these intervals hold.
 
+Distances are folded at 0: close to it they hardly change with a shift, further up they do. So pools that lie low by chance
+show too little spread, and their intervals would end below the truth too often. The upper end of a distance is therefore taken
+on the logarithmic scale of what exceeds half of it (half, since two finite samples of one distribution differ too).
+
 Shares of examples that pass a bar (rejected by KS, certified) jump: models move on all examples together, and where none
 passes on all draws none passes on a subset either, which would make no interval at all. What jumps is the bar, not the statistics
 below it. So for these the statistics are moved by as much as pools move them together, and the share is taken again
@@ -32,7 +36,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri, stdtrit
 
-from harness.metrics.base import Draws, Examples, FunctionMetric, Metric
+from harness.metrics.base import Column, Draws, Examples, FunctionMetric, Metric
 from harness.seeds import seed_for
 
 __all__ = [
@@ -97,8 +101,9 @@ def ends(metrics: Sequence[Metric], values: Mapping[str, float], again: Again) -
         for column in metric.columns:
             value, half = values[column.name], half_width(again.columns[column.name], n=again.n)
             low, high = column.range
+            up = half * _stretch(half, value) if _is_distance(column) else half
             below, above = shares.get(column.name, (value, value))
-            within = max(low, min(value - half, below)), min(high, max(value + half, above))
+            within = max(low, min(value - half, below)), min(high, max(value + up, above))
             missing = not column.interval or math.isnan(half) or math.isnan(value)
             found[column.name] = (math.nan, math.nan) if missing else within
     return found
@@ -200,13 +205,14 @@ def _share_ends(metric: FunctionMetric, again: Again) -> dict[str, tuple[float, 
 
     One common factor: where pools differ in the mean of a statistic, the statistic of every example moves along, by its own slope
     (the regression on the mean, over subsets). If the statistics of a population lie z standard errors from those found, its
-    expected share is the mean of the share over that factor, once more; z = ±t(N − 1). For a number that is itself a mean this
-    is the ordinary interval. Half an example is added at either end: shares are counted in whole examples.
+    expected share is the mean of the share over that factor, once more; z = ±t(N − 1), upwards stretched as for distances. For a
+    number that is itself a mean this is the ordinary interval. Half an example is added at either end: shares are counted in
+    whole examples.
     """
     if metric.summary is None or metric.name not in again.examples:
         return {}
     whole, subsets = again.examples[metric.name]
-    factor = _t_quantile(again.n) * np.array([[-1.0], [1.0]]) + _NORMAL  # [2, Q]
+    t = _t_quantile(again.n)
     moved = {}
     for name, statistic in whole.items():
         change = subsets[name] - subsets[name][0]  # exactly 0 for what no subset changes
@@ -214,6 +220,8 @@ def _share_ends(metric: FunctionMetric, again: Again) -> dict[str, tuple[float, 
         common = deviation.mean(axis=1)
         spread = common.std(ddof=1)
         slope = common @ deviation / ((len(common) - 1) * spread) if spread > 0 else np.zeros_like(statistic)
+        up = t * _stretch(t * spread, statistic.mean()) if statistic.min() >= 0 else t
+        factor = np.array([[-t], [up]]) + _NORMAL  # [2, Q]
         moved[name] = statistic + factor[:, :, None] * slope  # [2, Q, S]
     found = {name: np.mean(values, axis=1) for name, values in metric.summary(moved).items()}
     step = 0.5 / len(statistic)
@@ -222,6 +230,19 @@ def _share_ends(metric: FunctionMetric, again: Again) -> dict[str, tuple[float, 
         for c in metric.columns
         if c.share
     }
+
+
+def _is_distance(column: Column) -> bool:
+    return column.direction == "lower" and column.ideal == column.range[0] == 0 and not column.share
+
+
+def _stretch(half: float, value: float) -> float:
+    """By how much the upper half-width of a distance exceeds the lower: (eˣ − 1)/x, x the half-width over half the distance,
+    at most 1 (nearer to 0 the logarithm says too much)."""
+    if half <= 0:
+        return 1.0
+    x = min(2 * half / value, 1.0) if value > 0 else 1.0
+    return math.expm1(x) / x
 
 
 def _t_quantile(n: int) -> float:

@@ -23,9 +23,17 @@ def column(name, **changes):
     return Column(**{"name": name, "direction": "lower", "ideal": 0.0, "range": (-9.0, 9.0), "meaning": "m"} | changes)
 
 
-@metric(name="difference", needs={"confidences"}, columns=(column("difference"),))
-def difference(*, unlearned, retrained):
-    return {"difference": float(unlearned.confidences.mean() - retrained.confidences.mean())}
+def of_means(one):
+    """The difference of the means as the value of a column."""
+
+    @metric(name=one.name, needs={"confidences"}, columns=(one,))
+    def made(*, unlearned, retrained):
+        return {one.name: float(unlearned.confidences.mean() - retrained.confidences.mean())}
+
+    return made
+
+
+difference = of_means(column("difference"))
 
 
 def plain(values):
@@ -117,7 +125,7 @@ def test_a_share_of_one_shared_statistic_has_the_interval_of_its_probability():
 
     rng = np.random.default_rng(0)
     n, examples = 64, 20
-    u, r = (np.tile(rng.normal(size=(n, 1)), examples) for _ in range(2))
+    u, r = (np.tile(rng.normal(mean, 1, size=(n, 1)), examples) for mean in (90, 0))  # far from 0: no folding
     theta = u.mean() - r.mean()
     error = math.sqrt(u[:, 0].var(ddof=1) / n + r[:, 0].var(ddof=1) / n)
     bar = theta + 2.2 * error  # far enough that none passes on any subset, so that the spread over subsets is 0
@@ -140,6 +148,26 @@ def test_of_a_mean_over_examples_the_two_intervals_are_one():
     )
     assert mean_low - low == pytest.approx(0.5 / 12, rel=0.02)
     assert high - mean_high == pytest.approx(0.5 / 12, rel=0.02)
+
+
+def test_the_upper_end_of_a_distance_is_logarithmic_above_its_half():
+    """Twice as far from half the distance, not as far again: the ratio is kept."""
+    distance = of_means(column("d", range=(0.0, 99.0)))
+    other = of_means(column("d", range=(-99.0, 99.0)))
+    rng = np.random.default_rng(3)
+    u, r = rng.normal(2, 1, 30), rng.normal(0, 1, 30)
+    options = {"retrained": plain(r), "seed": 0}
+    for offset in (0.0, 5.0, 0.6 - u.mean() + r.mean()):
+        value = u.mean() + offset - r.mean()
+        low, high = intervals([distance], unlearned=plain(u + offset), **options)["d"]
+        other_low, other_high = intervals([other], unlearned=plain(u + offset), **options)["d"]
+        half = other_high - value
+        assert low == pytest.approx(other_low)
+        if 2 * half < value:
+            assert (high - value / 2) / (value / 2) == pytest.approx(math.exp(half / (value / 2)))
+        else:
+            assert high - value == pytest.approx(half * (math.e - 1))
+    assert 2 * half > value
 
 
 def plain_many(confidences):
