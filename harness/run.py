@@ -194,5 +194,5 @@ def _file_name(result: CellResult) -> str:
     identity = results.dumps(parts if result.estimator == "official" else [*parts, result.estimator])
     digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
     protocol = result.protocol
-    experiment = f"-e{protocol.experiment}" if protocol.experiments > 1 else ""
+    experiment = f"-e{protocol.experiment}" if protocol.kind == "full" else ""
     return f"{result.task.name}-{result.task.forget_kind}-{protocol.kind}-n{protocol.n}{experiment}-{result.method}-{digest}"
