@@ -8,6 +8,7 @@ import pytest
 from benchmarks.coverage import World, coverage
 from harness.intervals import (
     combined,
+    ends,
     half_width,
     intervals,
     normalised,
@@ -148,6 +149,19 @@ def test_of_a_mean_over_examples_the_two_intervals_are_one():
     )
     assert mean_low - low == pytest.approx(0.5 / 12, rel=0.02)
     assert high - mean_high == pytest.approx(0.5 / 12, rel=0.02)
+
+
+def test_the_interval_of_a_share_holds_that_of_the_jackknife():
+    """Examples without anything in common: there is no common movement, all the spread is that of the share itself."""
+    rng = np.random.default_rng(4)
+    u, r = (plain_many(rng.normal(size=(24, 60))) for _ in range(2))
+    metrics = [of_examples("passed", lambda x: x > 0.3)]
+    again = resampled(metrics, unlearned=u, retrained=r, seed=0)
+    value = metrics[0].compute(unlearned=u, retrained=r)
+    half = half_width(again.columns["passed"], n=24)
+    low, high = ends(metrics, value, again)["passed"]
+    assert half > 0.05
+    assert low <= value["passed"] - half < value["passed"] + half <= high
 
 
 def test_the_upper_end_of_a_distance_is_logarithmic_above_its_half():
