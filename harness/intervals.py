@@ -19,9 +19,8 @@ show too little spread, and their intervals would end below the truth too often.
 on the logarithmic scale of what exceeds half of it (half, since two finite samples of one distribution differ too).
 
 Shares of examples that pass a bar (rejected by KS, certified) jump: models move on all examples together, and where none
-passes on all draws none passes on a subset either, which would make no interval at all. What jumps is the bar, not the statistics
-below it. So for these the statistics are moved by as much as pools move them together, and the share is taken again
-(:func:`_share_ends`).
+passes on all draws none passes on a subset either, which would make no interval at all. The statistics themselves
+move smoothly. So they are moved by as much as pools move them together, and the share is taken again (:func:`_share_ends`).
 
 Under ``reuse_n_1`` everything, the intervals included, is conditional on the one original.
 """
