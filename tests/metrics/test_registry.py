@@ -1,10 +1,13 @@
 """Finding metrics by name, declaring new ones, and the shape of what they are given."""
 
+import re
 from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from harness.intervals import intervals
 from harness.metrics import Column, Draws, available, base, get_metrics
 from harness.metrics.base import FunctionMetric, metric
 
@@ -187,6 +190,22 @@ def test_a_share_needs_a_summary():
     wrong = metric(name="m", needs=(), columns=(share,), summary=lambda examples: {})(made.function)
     with pytest.raises(ValueError, match=r"declares columns \['spread'\] but gave \[\]"):
         wrong.compute(unlearned=draws(), retrained=draws())
+
+
+def test_the_examples_of_the_documentation():
+    page = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
+    names: dict = {}
+    for block in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL):
+        exec(block, names)
+    rng = np.random.default_rng(0)
+    u, r = (Draws(confidences=rng.normal(shift, 1, size=(40, 6)), logits=None, accuracy={}) for shift in (1.3, 0.0))
+    found = intervals([names["upper_quantile"], names["far"]], unlearned=u, retrained=r, seed=0)
+    assert names["upper_quantile"].compute(unlearned=u, retrained=r)["upper_quantile_gap"] == pytest.approx(
+        1.3, abs=0.3
+    )
+    assert 1.0 < found["upper_quantile_gap"][0] < found["upper_quantile_gap"][1] < 1.8
+    assert names["far"].compute(unlearned=u, retrained=r)["far_share"] > 0.5
+    assert found["far_share"][0] < found["far_share"][1] == 1.0
 
 
 def test_missing_logits_are_named():
