@@ -365,7 +365,9 @@ def _plot_by_n(study: Study, axes: Any) -> None:
     null = found.groupby("n")["null"].mean()
     axes.plot(sizes, null[sizes], "k--", label="null")
     _finish(axes, sizes, "F", f"{study.title}\nF under full by N")
-    axes.legend(frameon=False, fontsize=7, loc="upper right", bbox_to_anchor=(1, 0.92))
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high + 0.3 * (high - low))  # room for the legend
+    axes.legend(frameon=False, fontsize=7, loc="upper right", ncols=3)
 
 
 def _plot_bias(study: Study, axes: Any) -> None:
@@ -380,10 +382,12 @@ def _plot_bias(study: Study, axes: Any) -> None:
     axes.errorbar(full["mean"], cheap["mean"], xerr=full["sd"], yerr=cheap["sd"], fmt="o", ms=3, lw=0.7, color="0.3")
     top = max(full["mean"].max(), cheap["mean"].max())
     axes.plot([0, top], [0, top], color="0.8", lw=1, zorder=0)
-    for name in cheap["bias"].abs().sort_values().index[-6:]:
-        axes.annotate(
-            name, (full.loc[name, "mean"], cheap.loc[name, "mean"]), (3, 3), textcoords="offset points", fontsize=7
-        )
+    labelled: list[tuple[float, float]] = []
+    for name in cheap["bias"].abs().sort_values(ascending=False).index[:6]:
+        x, y = full.loc[name, "mean"], cheap.loc[name, "mean"]
+        if all(abs(x - other_x) > 0.25 * top or abs(y - other_y) > 0.04 * top for other_x, other_y in labelled):
+            labelled.append((x, y))
+            axes.annotate(name, (x, y), (3, 3), textcoords="offset points", fontsize=7)
     axes.set(
         xlabel="F, full", ylabel="F, reuse_n_1", title=f"One original instead of N, N = {n}\n(bars: SD between runs)"
     )
@@ -397,7 +401,7 @@ def _plot_tau(study: Study, axes: Any) -> None:
         axes.errorbar(group["n"], group["tau"], yerr=spread, marker="o", ms=3, lw=1, color=colour, label=protocol)
     own = found[found["tau_unshared"].notna()]
     axes.plot(own["n"], own["tau_unshared"], ":", color=_COLOURS["reuse_n_n"], label="pools not shared")
-    axes.set_ylim(top=1)
+    axes.set_ylim(top=1.03)
     _finish(
         axes,
         sorted(found["n"].unique()),
