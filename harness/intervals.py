@@ -65,40 +65,35 @@ def intervals(
 
     Returns:
         (low, high) by column, within the column's range; (NaN, NaN) where the number, or the number from three quarters
-        of the draws, does not exist (forgetting quality below N = 10), or where the column says that
-        it has none.
+        of the draws, does not exist (forgetting quality below N = 10), or where the column says that it has none.
     """
-    again = resampled(metrics, unlearned=unlearned, retrained=retrained, seed=seed, subsets=subsets)
-    values = {
-        name: value
-        for metric in metrics
-        for name, value in metric.compute(unlearned=unlearned, retrained=retrained).items()
-    }
-    return ends(metrics, values, again)
+    return ends(metrics, resampled(metrics, unlearned=unlearned, retrained=retrained, seed=seed, subsets=subsets))
 
 
 @dataclass(frozen=True)
 class Again:
-    """What the subsets of the draws say.
+    """What all the draws say, and what subsets of them say.
 
     Attributes:
         n: number of draws, of the smaller side.
+        values: every column on all draws.
         columns: every column on every subset, [subsets].
         examples: of each metric with shares, what it says of every example: on all draws [S], and on the subsets [subsets, S].
     """
 
     n: int
+    values: dict[str, float]
     columns: dict[str, Floats]
     examples: dict[str, tuple[Examples, Examples]]
 
 
-def ends(metrics: Sequence[Metric], values: Mapping[str, float], again: Again) -> dict[str, tuple[float, float]]:
-    """:func:`intervals` from values on all draws and on subsets (:func:`resampled`) that are there already."""
+def ends(metrics: Sequence[Metric], again: Again) -> dict[str, tuple[float, float]]:
+    """:func:`intervals` from what :func:`resampled` found."""
     found = {}
     for metric in metrics:
         shares = _share_ends(metric, again) if isinstance(metric, FunctionMetric) else {}
         for column in metric.columns:
-            value, half = values[column.name], half_width(again.columns[column.name], n=again.n)
+            value, half = again.values[column.name], half_width(again.columns[column.name], n=again.n)
             low, high = column.range
             up = half * _stretch(half, value) if _is_distance(column) else half
             below, above = shares.get(column.name, (value, value))
@@ -111,19 +106,21 @@ def ends(metrics: Sequence[Metric], values: Mapping[str, float], again: Again) -
 def resampled(
     metrics: Sequence[Metric], *, unlearned: Draws, retrained: Draws, seed: int, subsets: int = SUBSETS
 ) -> Again:
-    """Every column from ``subsets`` subsets of the draws.
+    """Every column from all draws and from ``subsets`` subsets of them.
 
     Which draws are kept depends on the seed and the numbers of draws alone: the same retrained draws, and the same
     places among the unlearned, for every method. So differences between methods can be taken subset by subset.
     """
     n = min(unlearned.n, retrained.n)
+    whole = {metric.name: _looked_at(metric, unlearned, retrained) for metric in metrics}
+    values_of_all = {name: value for _, values in whole.values() for name, value in values.items()}
     if n < 3:
-        return Again(n, {c.name: np.full(subsets, np.nan) for metric in metrics for c in metric.columns}, {})
+        return Again(n, values_of_all, {name: np.full(subsets, np.nan) for name in values_of_all}, {})
     chosen = [
         _subsets(size, np.random.default_rng(seed_for("subsets", seed, side, size)), subsets)
         for side, size in (("unlearned", unlearned.n), ("retrained", retrained.n))
     ]
-    columns: dict[str, list[float]] = {c.name: [] for metric in metrics for c in metric.columns}
+    columns: dict[str, list[float]] = {name: [] for name in values_of_all}
     examples: dict[str, list[Examples]] = {m.name: [] for m in metrics if any(c.share for c in m.columns)}
     for keep_u, keep_r in zip(*chosen, strict=True):
         u, r = unlearned.take(keep_u), retrained.take(keep_r)
@@ -133,11 +130,11 @@ def resampled(
                 examples[metric.name].append(statistics)
             for name, value in values.items():
                 columns[name].append(value)
-    of_all = {m.name: _looked_at(m, unlearned, retrained)[0] for m in metrics if m.name in examples}
     return Again(
         n,
+        values_of_all,
         {name: np.array(found) for name, found in columns.items()},
-        {name: (of_all[name], _stacked(found)) for name, found in examples.items()},
+        {name: (whole[name][0], _stacked(found)) for name, found in examples.items()},
     )
 
 

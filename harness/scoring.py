@@ -180,9 +180,8 @@ def evaluate(
     metrics: Sequence[Metric], *, unlearned: Draws, retrained: Draws, nulls: Mapping[str, Null], seed: int
 ) -> tuple[dict[str, Value], list[float]]:
     """Every column with its null and its interval; and the score on subsets of the draws, empty where there is none."""
-    scores = score(metrics, unlearned=unlearned, retrained=retrained)
     again = resampled(metrics, unlearned=unlearned, retrained=retrained, seed=seed)
-    found = values(scores, nulls, ends(metrics, scores, again))
+    found = values(again.values, nulls, ends(metrics, again))
     on_subsets = again.columns.get("score", np.array([np.nan]))
     return found, [] if np.isnan(on_subsets).any() else [float(f"{value:.7g}") for value in on_subsets]
 

@@ -62,15 +62,13 @@ def test_of_a_difference_of_means_is_the_textbook_interval(n, m):
 # Forty pairs of pools: enough to see an interval that is a factor 1.4 off. The full table: docs/metrics.md.
 def test_coverage_on_simulated_pools():
     table = coverage(["official", "ks", "kl", "accuracy"], "shift", 32, pools=40, truths=100, subsets=25, examples=8)
+    for name in ("forgetting_quality", "ks_statistic", "kl", "forget_accuracy", "test_accuracy"):
+        assert table[name].share >= 0.8, (name, table[name])
+        assert 0.75 < table[name].width < 1.6, (name, table[name])
     for name in (
-        "forgetting_quality",
-        "ks_statistic",
         "ks_rejected",
         "ks_rejected_bh",
-        "kl",
-        "forget_accuracy",
-        "test_accuracy",
-    ):
+    ):  # whose distribution is far from normal: narrower than 1.96 deviations
         assert table[name].share >= 0.8, (name, table[name])
         assert 0.6 < table[name].width < 1.6, (name, table[name])
 
@@ -80,7 +78,8 @@ def test_subsets_are_common_to_methods_and_never_repeat_a_draw():
 
     @metric(name="spy", needs={"confidences"}, columns=(column("spy"),))
     def spy(*, unlearned, retrained):
-        seen.append((unlearned.confidences[:, 0], retrained.confidences[:, 0]))
+        if unlearned.n < 20:  # not the call on all draws
+            seen.append((unlearned.confidences[:, 0], retrained.confidences[:, 0]))
         return {"spy": 0.0}
 
     for offset in (0, 100):
@@ -131,7 +130,7 @@ def test_a_share_of_one_shared_statistic_has_the_interval_of_its_probability():
     error = math.sqrt(u[:, 0].var(ddof=1) / n + r[:, 0].var(ddof=1) / n)
     bar = theta + 2.2 * error  # far enough that none passes on any subset, so that the spread over subsets is 0
     metrics = [of_examples("passed", lambda x: x > bar)]
-    found = intervals(metrics, unlearned=plain_many(u), retrained=plain_many(r), seed=0, subsets=1500)["passed"]
+    found = intervals(metrics, unlearned=plain(u), retrained=plain(r), seed=0, subsets=1500)["passed"]
     expected = norm.cdf((theta + t.ppf([0.025, 0.975], n - 1) * error - bar) / error)
     assert found[0] == pytest.approx(-0.5 / examples, abs=0.03)
     assert found[1] == pytest.approx(expected[1] + 0.5 / examples, abs=0.05)  # in steps of 1/31
@@ -142,7 +141,7 @@ def test_of_a_mean_over_examples_the_two_intervals_are_one():
     rng = np.random.default_rng(1)
     u, r = (rng.normal(size=(40, 1)) + rng.normal(size=(40, 12)) for _ in range(2))
     moved = of_examples("moved", lambda x: x)
-    options = {"unlearned": plain_many(u), "retrained": plain_many(r), "seed": 0}
+    options = {"unlearned": plain(u), "retrained": plain(r), "seed": 0}
     (low, high), (mean_low, mean_high) = (
         intervals([moved], **options)["moved"],
         intervals([difference], **options)["difference"],
@@ -154,12 +153,12 @@ def test_of_a_mean_over_examples_the_two_intervals_are_one():
 def test_the_interval_of_a_share_holds_that_of_the_jackknife():
     """Examples without anything in common: there is no common movement, all the spread is that of the share itself."""
     rng = np.random.default_rng(4)
-    u, r = (plain_many(rng.normal(size=(24, 60))) for _ in range(2))
+    u, r = (plain(rng.normal(size=(24, 60))) for _ in range(2))
     metrics = [of_examples("passed", lambda x: x > 0.3)]
     again = resampled(metrics, unlearned=u, retrained=r, seed=0)
     value = metrics[0].compute(unlearned=u, retrained=r)
     half = half_width(again.columns["passed"], n=24)
-    low, high = ends(metrics, value, again)["passed"]
+    low, high = ends(metrics, again)["passed"]
     assert half > 0.05
     assert low <= value["passed"] - half < value["passed"] + half <= high
 
@@ -182,10 +181,6 @@ def test_the_upper_end_of_a_distance_is_logarithmic_above_its_half():
         else:
             assert high - value == pytest.approx(half * (math.e - 1))
     assert 2 * half > value
-
-
-def plain_many(confidences):
-    return Draws(confidences=confidences, logits=None, accuracy={})
 
 
 def test_too_few_draws_have_no_interval():
