@@ -2,11 +2,13 @@
 
 The head is reset. In each of the first five of nine epochs on retain, nine tensors of a pool, chosen at random, and the
 batch norms are trained while everything else is frozen; from the second epoch on, six of the nine get noise N(0, 0.04²)
-first. In the last four epochs everything is trained, without noise.
+first, but for those that were chosen in an earlier epoch: ten injections a run on average. In the last four epochs
+everything is trained, without noise.
 
 Source: deepunlearn (Cadet et al. 2024), which copies the notebook's constants; its pool is what has no "bn" in its name,
 and so on a ResNet-18 holds the 20 convolutions, the batch norms of the three shortcuts and the head: 28 tensors. The
 write-up says that the first epoch trains the whole model; the code does not, and is followed (``whole_first_epoch``).
+A pool of at most nine tensors is chosen whole at once, so that there is noise in the first epoch or never.
 """
 
 from __future__ import annotations
@@ -41,10 +43,12 @@ class Sun:
 
     def unlearn(self, models: Ensemble, data: Data, rng: Rng) -> None:
         models.map_weights(lambda net: head(net).reset_parameters(), rng)
+        fresh = torch.ones((*models.lead, len(pool(models.template))), dtype=torch.bool, device=models.device)
         for epoch in range(self.partial_epochs):
             order = self.random_order(models, rng)
             if epoch >= self.noise_from_epoch:
-                models.map_weights(self.disturb, rng, order)
+                models.map_weights(self.disturb, rng, order, fresh)
+            fresh = fresh.scatter(-1, order[..., : self.selected], False)
             whole = epoch == 0 and self.whole_first_epoch
             self.one_epoch(models, data, self.lr, everything(models) if whole else self.trainable(models, order))
         for lr in self.fine_lr:
@@ -54,11 +58,13 @@ class Sun:
         """For every model a random order of its pool, int64 [*lead, pool]; the first ``selected`` are chosen."""
         return rng.permutation(len(pool(models.template))).to(models.device)
 
-    def disturb(self, net: nn.Module, order: Tensor) -> None:
+    def disturb(self, net: nn.Module, order: Tensor, fresh: Tensor) -> None:
+        """Noise on the first of the chosen tensors; fresh: which were never chosen before, bool [pool]."""
         names = pool(net)
         noisy = int(self.noisy_share * min(self.selected, len(names)))
         for place in order[:noisy].tolist():
-            add_noise(net.get_parameter(names[place]), self.noise)
+            if fresh[place]:
+                add_noise(net.get_parameter(names[place]), self.noise)
 
     def trainable(self, models: Ensemble, order: Tensor) -> dict[str, Tensor]:
         """1 for the chosen tensors of each model and for batch norms, else 0."""

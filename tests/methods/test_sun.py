@@ -25,7 +25,7 @@ def test_nine_tensors_are_chosen_and_six_of_them_get_noise():
     method = built("sun")
     order = method.random_order(models, rng)
     before = models.state()
-    models.map_weights(method.disturb, rng, order)
+    models.map_weights(method.disturb, rng, order, torch.ones(28, dtype=torch.bool))
     after = models.state()
     noisy = {name for name in before if not torch.equal(before[name], after[name])}
     trainable = method.trainable(models, order)
@@ -36,6 +36,42 @@ def test_nine_tensors_are_chosen_and_six_of_them_get_noise():
     assert all(trainable[n].item() == 1 for n in models.parameters if "bn" in n)
     sizes = [(after[n] - before[n]).std().item() for n in noisy if before[n].numel() > 5000]
     assert all(abs(size - 0.04) < 0.003 for size in sizes)
+
+
+def test_a_tensor_chosen_before_gets_no_noise():
+    """As the source skips what it has selected: on 28 tensors 9.98 injections a run on average, not 24."""
+    injected = []
+    for seed in range(60):
+        models = ensemble(tiny_task(channels=3), [seed], stacked=False, model=RESNET)
+        method = built("sun", fine_lr=[])
+        disturb = method.disturb
+
+        def counted(net, order, fresh, disturb=disturb):
+            before = {name: p.clone() for name, p in net.named_parameters()}
+            disturb(net, order, fresh)
+            changed = {name for name, p in net.named_parameters() if not torch.equal(p, before[name])}
+            places = [i for i, name in enumerate(pool(net)) if name in changed]
+            assert fresh[places].all()
+            injected.append(len(changed))
+
+        method.disturb, method.one_epoch = counted, lambda *arguments: None
+        method.unlearn(models, None, rng_of([seed], stacked=False))
+    assert len(injected) == 60 * 4  # epochs 2 to 5
+    assert abs(sum(injected) / 60 - 9.98) < 0.6
+
+
+def test_the_models_of_a_stack_skip_each_its_own():
+    models = ensemble(tiny_task(), [0, 1], stacked=True)
+    method = built("sun", selected=2, noisy_share=1.0, fine_lr=[], partial_epochs=3, noise_from_epoch=0)
+    seen = []
+    method.disturb = lambda net, order, fresh: seen.append((order[:2].tolist(), fresh.clone()))
+    method.one_epoch = lambda *arguments: None
+    method.unlearn(models, None, rng_of([0, 1], stacked=True))
+    for m in range(2):
+        chosen = set()
+        for order, fresh in seen[m::2]:
+            assert set((~fresh).nonzero().flatten().tolist()) == chosen
+            chosen |= set(order)
 
 
 def test_frozen_tensors_do_not_move_in_spite_of_decay():
