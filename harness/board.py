@@ -25,7 +25,7 @@ from rich.text import Text
 
 from harness.errors import UserError
 from harness.intervals import combined, half_width, normalised, tie_letters
-from harness.metrics import available, get_metrics
+from harness.metrics import all_columns
 from harness.results import CellResult, Value, read_all
 from harness.store import write_atomically
 
@@ -350,7 +350,7 @@ def markdown(board: Board) -> str:
 def _legend(boards: Sequence[Board]) -> list[str]:
     """What the columns mean, best value and direction included: of every metric that has a column in these boards."""
     present = {name for board in boards for name in board.rows.columns if board.rows[name].notna().any()}
-    columns = [column for metric in get_metrics(available()) for column in metric.columns if column.name in present]
+    columns = [column for name, column in all_columns().items() if name in present]
     if not columns:
         return []
     lines = ["**Columns**", "", "| column | better | ideal | meaning |", "|---|---|---|---|"]

@@ -83,7 +83,11 @@ def _about(group: str, name: str) -> str:
 def _metric_columns(name: str) -> str:
     from harness.metrics import get_metrics
 
-    return ", ".join(column.name for column in get_metrics([name])[0].columns)
+    try:
+        (metric,) = get_metrics([name])
+    except Exception as error:  # an installed metric may raise anything when it is imported
+        return f"cannot be loaded: {error}"
+    return ", ".join(column.name for column in metric.columns)
 
 
 def _docstring(module: str) -> str:

@@ -1,6 +1,6 @@
 """Metrics: what unlearned models say compared with what retrained models say."""
 
-from harness.metrics.base import Column, Draws, Metric, available, get_metrics
+from harness.metrics.base import Column, Draws, Metric, all_columns, available, get_metrics
 from harness.metrics.certified import certified_epsilons
 from harness.metrics.exact import exact_epsilons
 from harness.metrics.gaussian import gaussian_epsilons
@@ -12,6 +12,7 @@ __all__ = [
     "Column",
     "Draws",
     "Metric",
+    "all_columns",
     "available",
     "certified_epsilons",
     "confidences",

@@ -12,7 +12,17 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Column", "Draws", "Examples", "FunctionMetric", "Metric", "available", "get_metrics", "metric"]
+__all__ = [
+    "Column",
+    "Draws",
+    "Examples",
+    "FunctionMetric",
+    "Metric",
+    "all_columns",
+    "available",
+    "get_metrics",
+    "metric",
+]
 
 ENTRY_POINT_GROUP = "unlearn.metrics"
 
@@ -37,7 +47,7 @@ _BUILT_IN = {
 
 _NEEDS = frozenset({"confidences", "logits", "accuracy", "test_confidences", "features", "cost"})
 
-_OPTIONAL = {
+OPTIONAL = {
     "logits": "the logits of the forget set",
     "test_confidences": "confidences on the test set",
     "features": "features of the forget set",
@@ -194,7 +204,7 @@ class FunctionMetric:
 
     def detailed(self, *, unlearned: Draws, retrained: Draws) -> tuple[Examples, dict[str, float]]:
         """:meth:`compute`, and before it what ``summary`` sums up, by name [S] each (nothing without a summary)."""
-        for need, what in _OPTIONAL.items():
+        for need, what in OPTIONAL.items():
             if need in self.needs and (getattr(unlearned, need) is None or getattr(retrained, need) is None):
                 raise ValueError(f"metric {self.name!r} needs {what}, which were not kept")
         found = self.function(unlearned=unlearned, retrained=retrained)
@@ -261,6 +271,24 @@ def get_metrics(names: Sequence[str]) -> list[Metric]:
             raise ValueError(
                 f"metrics {owners[column]!r} and {owner!r} both have a column {column!r}: choose one of them"
             )
+    return found
+
+
+def all_columns() -> dict[str, Column]:
+    """Every column that some metric gives, by name: what the columns of a board mean.
+
+    Of two metrics that declare one name the built-in one counts. An installed metric that cannot be loaded is passed over:
+    it must not break a board that it has no part in.
+    """
+    plug_ins = _plug_ins()
+    found: dict[str, Column] = {}
+    for name in [*_BUILT_IN, *sorted(set(plug_ins) - set(_BUILT_IN))]:
+        try:
+            loaded = _load(name, {} if name in _BUILT_IN else plug_ins)
+        except Exception:  # code of others, which may raise anything
+            continue
+        for column in loaded.columns:
+            found.setdefault(column.name, column)
     return found
 
 
