@@ -15,6 +15,7 @@ import numpy as np
 from harness import results, scoring
 from harness.errors import UserError
 from harness.metrics import Draws, Metric
+from harness.metrics.base import OPTIONAL
 from harness.metrics.estimators import ranked_by
 from harness.results import CellResult, Null
 from harness.store import Damaged, Missing, Store
@@ -95,15 +96,19 @@ def _from_store(
     needy = ", ".join(metric.name for metric in metrics if lacking & metric.needs)
     hint = f"repeat the run that made it with metrics=[{needy}]"
     key = result.stages.get(side)
+    lacks = (
+        f"{needy}: needs {' and '.join(OPTIONAL[need] for need in sorted(lacking))} of every draw of {result.method}. The arrays "
+        f"beside the results hold confidences and accuracies"
+    )
     if store is None or key is None:
-        raise UserError(f"{needy} need more than the arrays beside the results of {result.method}; {hint}")
+        raise UserError(f"{lacks}; {hint}")
     n = result.protocol.n
     first = result.protocol.experiment * n
     try:
         task = store.get_task(result.task.hash)
         draws = scoring.load(store, scoring.Stored(key), range(first, first + n), task).draws
-        if "features" in lacking and draws.features is None:
-            raise Missing("features were not kept")
-        return draws
     except (FileNotFoundError, Missing, Damaged) as error:
-        raise UserError(f"{needy} need outputs of {result.method} that the store lacks ({error}); {hint}") from error
+        raise UserError(f"{lacks}, and this machine's store lacks these draws; {hint}") from error
+    if "features" in lacking and draws.features is None:
+        raise UserError(f"{lacks}, and the store's draws have no features; {hint}")
+    return draws

@@ -1,6 +1,9 @@
 """Scoring stored outputs again: the same numbers without training, other metrics, and what is missing said plainly."""
 
 import json
+import re
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -73,7 +76,8 @@ def test_what_is_missing_is_named(unlearn, tmp_path):
     made = unlearn.run("methods=[identity]", "protocol.n=8")
     empty = Store(tmp_path / "empty")
     with pytest.raises(
-        results.UserError, match=r"disagreement need outputs of .* that the store lacks .*metrics=\[disagreement\]"
+        results.UserError,
+        match=r"disagreement: needs the logits .*this machine's store lacks .*metrics=\[disagreement\]",
     ):
         rescore(made.folder, get_metrics(["disagreement"]), empty)
     assert rescore(made.folder, get_metrics(["ks"]), empty) == 2  # the arrays are enough
@@ -108,7 +112,7 @@ def test_another_estimator_ranks_on_a_board_of_its_own(unlearn, tmp_path):
 def test_features_are_kept_when_a_metric_asks_for_them(unlearn, tmp_path):
     """Draws without features stay as they are, and so do the originals; the outputs of both kinds of draw are equal."""
     plain = unlearn.run("methods=[identity]", "protocol.n=8")
-    with pytest.raises(results.UserError, match=r"representation need outputs .*features were not kept"):
+    with pytest.raises(results.UserError, match=r"representation: needs features .*the store's draws have no features"):
         rescore(plain.folder, get_metrics(["representation"]), Store(unlearn.store))
     before = unlearn.draws()
     made = unlearn.run("methods=[identity]", "protocol.n=8", "metrics=[official,representation]", out="features")
@@ -153,3 +157,21 @@ def test_old_files_without_the_new_fields_are_read(unlearn, tmp_path):
     found = unlearn("leaderboard", str(made.folder))
     assert found.code == 0, found.err
     assert np.isnan(made.csv["normalised"]).all()
+
+
+@pytest.mark.parametrize("board", ["digits", "mnist_writers"])
+def test_what_the_shipped_arrays_do_not_hold_is_said_without_a_path(unlearn, tmp_path, board):
+    """The committed results: metrics of confidences and accuracies come out of the arrays, others are refused in one line."""
+    folder = tmp_path / board
+    cells = Path(__file__).parents[1] / "results" / board / "cells"
+    folder.joinpath("cells").mkdir(parents=True)
+    for name in ("finetune", "retrain"):
+        for file in cells.glob(f"*-{name}-*"):
+            shutil.copy(file, folder / "cells")
+    refused = unlearn("score", str(folder), "metrics=[class_kl]")
+    assert refused.code == 2
+    (line,) = refused.err.strip().splitlines()
+    assert "class_kl: needs the logits of the forget set" in line
+    assert "repeat the run that made it with metrics=[class_kl]" in line
+    assert not re.search(r"/\w+/", line), line
+    assert unlearn("score", str(folder), "metrics=[exact,gaussian]").code == 0
