@@ -15,7 +15,7 @@ import inspect
 import math
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -92,6 +92,10 @@ class _EnsembleFunction:
 def available() -> list[str]:
     """The names ``method=`` and ``methods=`` accept."""
     return names("method")
+
+
+def is_built_in(name: str) -> bool:
+    return files("harness.conf").joinpath("method", f"{name}.yaml").is_file()
 
 
 def spec(
@@ -183,34 +187,84 @@ def resolve(target: str) -> Any:
 def source_hash(target: str) -> str:
     """SHA-256 of the code behind the target, so that an edited method is never served from the store.
 
-    That is the file that defines it and the modules of its own package that it imports, theirs included. Comments,
-    docstrings and layout do not count.
+    That is the file that defines it and what it imports of the author's own, theirs included: modules of its package, of
+    its file's folder, and of the current directory. Comments, docstrings and layout do not count.
     """
-    file = getattr(_module(target), "__file__", None)
+    module = _module(target)
+    file = getattr(module, "__file__", None)
     if file is None or not file.endswith(".py"):
         return "compiled"
     code: dict[str, str] = {}
-    _collect_code(Path(file), "" if ":" in target else target.partition(".")[0], code)
+    _Sources(Path(file), "" if ":" in target else module.__name__).collect(Path(file), module.__name__, code)
     return hashlib.sha256("".join(code.values()).encode()).hexdigest()[:16]
 
 
-def _collect_code(file: Path, package: str, code: dict[str, str]) -> None:
-    """The syntax tree of ``file`` and of what it imports from ``package``, by path, in the order found."""
-    if str(file) in code:
-        return
-    tree = ast.parse(file.read_text())
-    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    for node in ast.walk(tree):
-        if isinstance(node, documented) and ast.get_docstring(node):
-            del node.body[0]
-    code[str(file)] = ast.dump(tree)
-    for node in ast.walk(tree):
-        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
-        for name in names:
-            spec = importlib.util.find_spec(name) if package and name.partition(".")[0] == package else None
-            if spec is not None and spec.origin and spec.origin.endswith(".py"):
-                _collect_code(Path(spec.origin), package, code)
+class _Sources:
+    """The files that belong to one method, found by following its imports."""
+
+    def __init__(self, file: Path, module: str) -> None:
+        """module: its dotted name, empty for a method given as a file."""
+        self.package = module.partition(".")[0]
+        self.folders = [file.resolve().parent, Path.cwd().resolve()]
+
+    def collect(self, file: Path, module: str, code: dict[str, str]) -> None:
+        """The syntax tree of ``file`` and of what it imports of the author's own, by path, in the order found."""
+        if str(file) in code:
+            return
+        tree = ast.parse(file.read_text())
+        documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+        for node in ast.walk(tree):
+            if isinstance(node, documented) and ast.get_docstring(node):
+                del node.body[0]
+        code[str(file)] = ast.dump(tree)
+        for node in ast.walk(tree):
+            for name in _imported(node, module, is_package=file.name == "__init__.py"):
+                origin = self._origin(name)
+                if origin is not None:
+                    self.collect(origin, name, code)
+
+    def _origin(self, name: str) -> Path | None:
+        """The file of a module, if it is the author's own. Nothing is imported to find it."""
+        top, *rest = name.split(".")
+        if top == "harness":  # what changes draws there raises a version number
+            return None
+        own = _file_of([self.folders[0]], [top, *rest])
+        if own is not None:
+            return own
+        try:
+            spec = importlib.util.find_spec(top)
+        except (ImportError, ValueError):
+            return None
+        if spec is None:
+            return None
+        found = _file_of(spec.submodule_search_locations or [], rest) if rest else Path(spec.origin or "")
+        if found is None or found.suffix != ".py":
+            return None
+        installed = {"site-packages", "dist-packages"} & set(found.resolve().parts)
+        beside = not installed and any(folder in found.resolve().parents for folder in self.folders)
+        return found if beside or top == self.package else None
+
+
+def _file_of(folders: Iterable[str | Path], parts: Sequence[str]) -> Path | None:
+    for folder in folders:
+        stem = Path(folder).joinpath(*parts)
+        for file in (stem.with_suffix(".py"), stem / "__init__.py"):
+            if file.is_file():
+                return file
+    return None
+
+
+def _imported(node: ast.AST, module: str, *, is_package: bool) -> list[str]:
+    """The dotted names a statement may import, seen from ``module``: of ``from a import b`` both a and a.b."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if not isinstance(node, ast.ImportFrom):
+        return []
+    base = node.module or ""
+    if node.level:
+        parents = module.split(".")[: None if is_package and node.level == 1 else -(node.level - is_package)]
+        base = ".".join([*parents, *([base] if base else [])])
+    return [name for name in (base, *(f"{base}.{alias.name}" for alias in node.names)) if name.strip(".")]
 
 
 def _module(target: str) -> Any:
@@ -239,6 +293,8 @@ def _module_of_file(path: str) -> Any:
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
         raise UserError(f"method._target_={path}:...: not a Python file")
+    if str(file.parent) not in sys.path:  # what it imports may lie beside it
+        sys.path.append(str(file.parent))
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:

@@ -345,3 +345,47 @@ def test_the_hash_of_a_method_is_that_of_its_code(tmp_path):
     hashes = {name: hash_of(tmp_path, source) for name, source in DIFFERENT.items()}
     assert base not in hashes.values()
     assert len(set(hashes.values())) == len(hashes)
+
+
+IMPORTS = {
+    "beside": "import hash_helper",
+    "in a package beside": "from hash_parts.inner import thing",
+    "a module as a name": "from hash_parts import inner",
+    "inside a function": "def f():\n    import hash_helper",
+    "two steps away": "import hash_between",
+}
+
+
+@pytest.mark.parametrize("statement", IMPORTS.values(), ids=IMPORTS)
+@pytest.mark.parametrize("as_file", [True, False])
+def test_the_hash_covers_what_the_author_imports(tmp_path, monkeypatch, statement, as_file):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    module = f"hashed_{abs(hash((statement, as_file)))}"
+    (tmp_path / f"{module}.py").write_text(f"import numpy\n{statement}\ndef own(net, r, f, v): pass\n")
+    (tmp_path / "hash_between.py").write_text("from hash_helper import value\n")
+    (tmp_path / "hash_parts").mkdir()
+    (tmp_path / "hash_parts" / "__init__.py").write_text("")
+    target = f"{module}.py:own" if as_file else f"{module}.own"
+    helpers = [tmp_path / "hash_helper.py", tmp_path / "hash_parts" / "inner.py"]
+    hashes = []
+    for value in (1, 2):
+        for helper in helpers:
+            helper.write_text(f"value = {value}\nthing = {value}\n")
+        hashes.append(source_hash(target))
+    assert hashes[0] != hashes[1]
+
+
+def test_the_hash_follows_relative_imports(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    inner = tmp_path / "hash_package" / "inner"
+    inner.mkdir(parents=True)
+    (inner.parent / "__init__.py").write_text("")
+    (inner / "__init__.py").write_text("")
+    (inner / "m.py").write_text("from ..tools import a\nfrom . import near\ndef own(net, r, f, v): pass\n")
+    hashes = []
+    for a, near in ((1, 1), (2, 1), (2, 2)):
+        (inner.parent / "tools.py").write_text(f"a = {a}\n")
+        (inner / "near.py").write_text(f"b = {near}\n")
+        hashes.append(source_hash("hash_package.inner.m.own"))
+    assert len(set(hashes)) == 3
