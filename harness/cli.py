@@ -59,6 +59,7 @@ def _run(arguments: list[str]) -> int:
     from harness import compose
 
     if any(argument in ("--cfg", "-c", "--info", "-i", "--hydra-help", "--version") for argument in arguments):
+        compose.offer_plugins(arguments)
         return _hydra([*arguments, *([] if compose.out_of(arguments) else ["out=runs/example"])])
     compose.check(arguments)
     out = compose.out_of(arguments)

@@ -6,12 +6,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from hydra import compose, initialize_config_module
+from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from harness.catalogue import names, own_groups
+from harness import methods
+from harness.catalogue import names, own_groups, plugins
 from harness.errors import UserError, unknown_name
 
 
@@ -20,8 +22,18 @@ def out_of(arguments: Sequence[str]) -> str | None:
     return next((a.partition("=")[2] for a in reversed(arguments) if a.startswith("out=")), None)
 
 
+def offer_plugins(arguments: Sequence[str]) -> None:
+    """Let Hydra find the installed methods that ``method=`` names: their signature is their configuration."""
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        for name in value.split(",") if key == "method" else ():
+            if name in plugins() and not methods.is_built_in(name):
+                ConfigStore.instance().store(group="method", name=name, node=methods.defaults(name))
+
+
 def check(arguments: Sequence[str]) -> None:
     """Raises UserError for unknown keys and names, and for choices of method that contradict each other."""
+    offer_plugins(arguments)
     overrides = _parse(arguments)
     by_key = {override.key_or_group: override for override in overrides}
     _check_method(by_key)
@@ -39,6 +51,7 @@ def configurations(arguments: Sequence[str]) -> Iterator[tuple[DictConfig, str |
     """The composed configuration of every job a command would run, with the chosen method."""
     from itertools import product
 
+    offer_plugins(arguments)
     overrides = _parse(arguments)
     choices = [_alternatives(override) for override in overrides]
     for chosen in product(*choices):
@@ -139,5 +152,5 @@ def _compose(lines: list[str]) -> DictConfig:
     try:
         with initialize_config_module("harness.conf", version_base="1.3"):
             return compose("unlearn", overrides=lines, return_hydra_config=True)
-    except HydraException as error:
+    except (HydraException, ValueError) as error:  # ValueError: a group set to null
         raise UserError(" ".join(str(error).split("\n")[:2]).strip()) from error

@@ -31,6 +31,7 @@ from harness.stages import Stage, Training, Unlearning
 from harness.store import Damaged, Missing, Store
 
 _CRASHES_ALLOWED = 2
+_EXIT_SECONDS = 2.0  # how long a dead worker may take to have an exit code
 # Imported once and inherited by every worker. A torch optimiser imports torch._dynamo at its first step: two seconds each.
 _PRELOADED = ["harness.executor", "harness.benchmark", "hydra.utils", "torch._dynamo"]
 _POLL_SECONDS = 0.05
@@ -181,13 +182,12 @@ class Executor:
                 except BrokenProcessPool:
                     lost = [unit, *futures.values()]
                     futures.clear()
+                    death = self._how_a_worker_died()
                     self._stop()
                     for victim in lost:
                         crashes[victim.id] += 1
                         if crashes[victim.id] > _CRASHES_ALLOWED:
-                            outcome = _Outcome(
-                                0, Failure("failed", "its worker process died (killed, or out of memory?)")
-                            )
+                            outcome = _Outcome(0, Failure("failed", f"its worker process died ({death})"))
                             self._note(victim, outcome, failures, report)
                         else:
                             waiting.append(victim)
@@ -208,11 +208,29 @@ class Executor:
 
     def _workers(self) -> ProcessPoolExecutor:
         if self._pool is None:
-            context = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
+            method = "forkserver" if os.name == "posix" else "spawn"
+            if multiprocessing.get_start_method() not in multiprocessing.get_all_start_methods():
+                # A job of hydra/launcher=joblib: its process was started by a method that no child of it would know.
+                multiprocessing.set_start_method(method, force=True)
+            context = multiprocessing.get_context(method)
             if os.name == "posix":
                 context.set_forkserver_preload(_PRELOADED)
             self._pool = ProcessPoolExecutor(self.workers, mp_context=context, initializer=_start_worker)
         return self._pool
+
+    def _how_a_worker_died(self) -> str:
+        """Exit codes of the workers that died by themselves; the pool then ends the others by SIGTERM."""
+        deaths = []
+        for process in list((getattr(self._pool, "_processes", None) or {}).values()):
+            process.join(_EXIT_SECONDS)
+            code = process.exitcode
+            if code == -signal.SIGKILL:
+                deaths.append("killed by SIGKILL: out of memory?")
+            elif code is not None and code < 0 and code != -signal.SIGTERM:
+                deaths.append(f"by {signal.Signals(-code).name}")
+            elif code:
+                deaths.append(f"exit code {code}")
+        return ", ".join(dict.fromkeys(deaths)) or "it was ended from outside"
 
     def _stop(self) -> None:
         if self._pool is not None:
@@ -252,7 +270,9 @@ def _work(root: Path, stage: Stage, draws: tuple[int, ...]) -> _Outcome:
             return _Outcome(0)  # a parent was set aside; the next round makes it again
         except UserError as error:
             return _Outcome(0, Failure("failed", str(error)))
-        except Exception as error:
+        except BaseException as error:  # SystemExit too: a method that calls sys.exit is a row like any other
+            if isinstance(error, KeyboardInterrupt) and multiprocessing.parent_process() is None:
+                raise  # from the keyboard; workers do not hear it
             reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
             return _Outcome(0, Failure("failed", reason, f"in draw {mine[0]}:\n{traceback.format_exc()}"))
         for draw in finished:

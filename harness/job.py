@@ -29,7 +29,7 @@ def job(cfg: DictConfig) -> str:
         cells = run(benchmark, store)
     except UserError as error:
         return _error(cfg, hydra, str(error))
-    except Exception:
+    except (Exception, SystemExit):  # code of the user's may call sys.exit while it is imported
         return _error(cfg, hydra, traceback.format_exc())
     return "failed" if any(cell.status == "failed" for cell in cells) else "ok"
 
