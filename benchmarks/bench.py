@@ -25,11 +25,11 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from harness import models as architectures
-from harness.compose import configurations
-from harness.ensemble import Sequential, Stacked
-from harness.losses import cross_entropy
+from harness.command.compose import configurations
+from harness.draws.store import Store
+from harness.engine.ensemble import Sequential, Stacked
+from harness.engine.losses import cross_entropy
 from harness.metrics import Draws, confidences
-from harness.store import Store
 
 
 def main() -> None:
@@ -50,7 +50,7 @@ def main() -> None:
 def pool(n: int) -> None:
     """N retrained models of the default task."""
     from harness.benchmark import from_config
-    from harness.executor import Executor, Pool
+    from harness.draws.executor import Executor, Pool
 
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder))
@@ -133,8 +133,8 @@ def metrics(examples: int = 500, n: int = 512, classes: int = 10) -> None:
 
 def row_intervals() -> None:
     """Seconds for the intervals of one method, all metrics of the default board."""
-    from harness.intervals import intervals
     from harness.metrics import get_metrics
+    from harness.scores.intervals import intervals
 
     chosen = get_metrics(["official", "ks", "kl", "accuracy"])
     print("intervals of one row, default metrics, seconds")

@@ -22,8 +22,8 @@ from multiprocessing import get_context
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.intervals import intervals
 from harness.metrics import Draws, available, get_metrics
+from harness.scores.intervals import intervals
 
 KINDS = ("null", "shift", "memorised", "narrow", "far")
 EXAMPLES = 30

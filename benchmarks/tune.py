@@ -24,17 +24,17 @@ import numpy as np
 import pandas as pd
 from omegaconf import OmegaConf
 
-from harness import methods as registry
-from harness import scoring
 from harness.benchmark import Benchmark, from_config
-from harness.compose import configurations
-from harness.executor import Executor, Pool
-from harness.methods import MethodSpec
+from harness.command.compose import configurations
+from harness.draws.executor import Executor, Pool
+from harness.draws.progress import Progress
+from harness.draws.stages import Unlearning
+from harness.draws.store import Store
+from harness.engine.streams import seed_for
 from harness.metrics import ks_test
-from harness.progress import Progress
-from harness.seeds import seed_for
-from harness.stages import Unlearning
-from harness.store import Store
+from harness.registry import methods as registry
+from harness.registry.methods import MethodSpec
+from harness.scores import scoring
 
 SEED = 1000
 COST_LIMIT = 0.2

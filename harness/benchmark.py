@@ -13,22 +13,22 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from harness import memorisation, pretraining
-from harness import methods as registry
 from harness import models as architectures
-from harness.cores import cores
+from harness.draws import memorisation, pretraining
+from harness.draws.cores import cores
+from harness.draws.executor import Pool
+from harness.draws.stages import Engine, Training, Unlearning
+from harness.draws.store import Store
+from harness.engine.training import Recipe
 from harness.errors import UserError, unknown_name
-from harness.executor import Pool
-from harness.methods import MethodSpec
 from harness.metrics import Metric, get_metrics
 from harness.metrics.estimators import ESTIMATORS, ranked_by
 from harness.models import pretrained
 from harness.protocols import Protocol
-from harness.splits import make_task
-from harness.stages import Engine, Training, Unlearning
-from harness.store import Store
+from harness.registry import methods as registry
+from harness.registry.methods import MethodSpec
 from harness.task import Source, Task
-from harness.training import Recipe
+from harness.tasks.splits import make_task
 
 _SPLIT_KEYS = [
     name

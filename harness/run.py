@@ -7,18 +7,19 @@ import hashlib
 import numpy as np
 
 from harness import models as architectures
-from harness import needs, results, scoring
 from harness.benchmark import Benchmark
+from harness.draws import needs
+from harness.draws.executor import Executor, Failure
+from harness.draws.progress import Progress
+from harness.draws.stacksize import stack_size
+from harness.draws.stages import Unlearning
+from harness.draws.store import Damaged, Missing, Store
+from harness.engine.plain import PlainFunction
 from harness.errors import UserError
-from harness.executor import Executor, Failure
-from harness.indices import write_audit
-from harness.plain import PlainFunction
-from harness.progress import Progress
-from harness.results import CellResult, Cost, ProtocolInfo, TaskInfo
-from harness.scoring import Outputs
-from harness.stacksize import stack_size
-from harness.stages import Unlearning
-from harness.store import Damaged, Missing, Store
+from harness.scores import results, scoring
+from harness.scores.results import CellResult, Cost, ProtocolInfo, TaskInfo
+from harness.scores.scoring import Outputs
+from harness.tasks.index_files import write_audit
 
 
 def run(benchmark: Benchmark, store: Store, *, quiet: bool = False) -> list[CellResult]:

@@ -18,13 +18,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from harness.batches import Data
-from harness.ensemble import Ensemble
-from harness.losses import Net
+from harness.engine.batches import Data
+from harness.engine.ensemble import Ensemble
+from harness.engine.losses import Net
+from harness.engine.streams import Rng
 from harness.models import head
-from harness.seeds import Rng
-from methods.divergence import distillation, kl
-from methods.surgery import first_convolution
+
+from .divergence import distillation, kl
+from .surgery import first_convolution
 
 
 @dataclass

@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.batches import Data
-from harness.ensemble import Ensemble
-from harness.losses import Net, cross_entropy
-from harness.seeds import Rng
+from harness.engine.batches import Data
+from harness.engine.ensemble import Ensemble
+from harness.engine.losses import Net, cross_entropy
+from harness.engine.streams import Rng
 
 
 @dataclass

@@ -14,12 +14,13 @@ from dataclasses import dataclass
 
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
 
-from harness.batches import Data
-from harness.ensemble import Ensemble
-from harness.losses import cross_entropy
-from harness.seeds import Rng
-from methods.gradients import clipped
-from methods.surgery import last_names
+from harness.engine.batches import Data
+from harness.engine.ensemble import Ensemble
+from harness.engine.losses import cross_entropy
+from harness.engine.streams import Rng
+
+from .gradients import clipped
+from .surgery import last_names
 
 
 @dataclass

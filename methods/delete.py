@@ -11,11 +11,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from harness.batches import Data
-from harness.ensemble import Ensemble
-from harness.losses import Net
-from harness.seeds import Rng
-from methods.divergence import kl, without
+from harness.engine.batches import Data
+from harness.engine.ensemble import Ensemble
+from harness.engine.losses import Net
+from harness.engine.streams import Rng
+
+from .divergence import kl, without
 
 
 @dataclass

@@ -20,13 +20,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from harness.batches import Data
-from harness.ensemble import Ensemble
-from harness.losses import Net, cross_entropy
-from harness.seeds import Rng
-from methods.divergence import distillation
-from methods.gradients import summed
-from methods.surgery import add_noise, extreme_of_all, layers
+from harness.engine.batches import Data
+from harness.engine.ensemble import Ensemble
+from harness.engine.losses import Net, cross_entropy
+from harness.engine.streams import Rng
+
+from .divergence import distillation
+from .gradients import summed
+from .surgery import add_noise, extreme_of_all, layers
 
 
 @dataclass

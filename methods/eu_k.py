@@ -1,6 +1,6 @@
 """EU-k, exact unlearning of the last k layers (Goel et al. 2022): re-initialise these, then train only them on retain.
 
-As :mod:`methods.cf_k`, but the convolutions and linear layers among the last k start from fresh weights, and are trained
+As :mod:`harness.methods.cf_k`, but the convolutions and linear layers among the last k start from fresh weights, and are trained
 for as long as the authors' whole training took.
 
 Source: the authors' repository. Re-initialised as the layers' constructors do.
@@ -12,11 +12,12 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from harness.batches import Data
-from harness.ensemble import Ensemble
-from harness.seeds import Rng
-from methods.cf_k import CFk
-from methods.surgery import last_names
+from harness.engine.batches import Data
+from harness.engine.ensemble import Ensemble
+from harness.engine.streams import Rng
+
+from .cf_k import CFk
+from .surgery import last_names
 
 
 @dataclass

@@ -16,10 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from harness.batches import Data
-from harness.ensemble import Ensemble
-from harness.losses import Net, cross_entropy, divergence_from_uniform
-from harness.seeds import Rng
+from harness.engine.batches import Data
+from harness.engine.ensemble import Ensemble
+from harness.engine.losses import Net, cross_entropy, divergence_from_uniform
+from harness.engine.streams import Rng
 
 
 @dataclass

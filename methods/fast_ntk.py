@@ -23,11 +23,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from harness.batches import Data
-from harness.ensemble import Ensemble
+from harness.engine.batches import Data
+from harness.engine.ensemble import Ensemble
+from harness.engine.streams import Rng
 from harness.errors import UserError
-from harness.seeds import Rng
-from methods.linearised import Linearised, Solution, flat, ladder, subset_names
+
+from .linearised import Linearised, Solution, flat, ladder, subset_names
 
 
 @dataclass

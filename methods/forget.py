@@ -20,11 +20,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR
 
-from harness.batches import Data, GaussianNoise
-from harness.ensemble import Ensemble
-from harness.losses import Net
-from harness.seeds import Rng
-from methods.surgery import head_names, in_shortcut, reset
+from harness.engine.batches import Data, GaussianNoise
+from harness.engine.ensemble import Ensemble
+from harness.engine.losses import Net
+from harness.engine.streams import Rng
+
+from .surgery import head_names, in_shortcut, reset
 
 
 @dataclass

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.batches import Data
-from harness.ensemble import Ensemble
-from harness.losses import negative_cross_entropy
-from harness.seeds import Rng
+from harness.engine.batches import Data
+from harness.engine.ensemble import Ensemble
+from harness.engine.losses import negative_cross_entropy
+from harness.engine.streams import Rng
 
 
 @dataclass

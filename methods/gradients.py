@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.ensemble import Ensemble, Loss
+from harness.engine.ensemble import Ensemble, Loss
 
 Batches = Iterable[tuple[Tensor, ...]]  # (x, y), and perhaps more that is not looked at
 

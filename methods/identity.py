@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from harness.batches import Data
-from harness.ensemble import Ensemble
-from harness.seeds import Rng
+from harness.engine.batches import Data
+from harness.engine.ensemble import Ensemble
+from harness.engine.streams import Rng
 
 
 class Identity:

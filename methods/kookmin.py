@@ -18,12 +18,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from harness.batches import Data
-from harness.ensemble import Ensemble
-from harness.losses import cross_entropy, negative_cross_entropy
-from harness.seeds import Rng
-from methods.gradients import summed
-from methods.surgery import extreme_of_all, names_in
+from harness.engine.batches import Data
+from harness.engine.ensemble import Ensemble
+from harness.engine.losses import cross_entropy, negative_cross_entropy
+from harness.engine.streams import Rng
+
+from .gradients import summed
+from .surgery import extreme_of_all, names_in
 
 
 @dataclass

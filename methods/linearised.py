@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, jacrev, jvp, vjp, vmap
 
 from harness.errors import UserError
-from methods.surgery import convolutions, head_names, names_in
+
+from .surgery import convolutions, head_names, names_in
 
 BatchNorm = nn.modules.batchnorm._BatchNorm
 

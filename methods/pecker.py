@@ -25,12 +25,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.batches import Data
-from harness.ensemble import Ensemble
-from harness.losses import Net
-from harness.seeds import Rng
-from methods.divergence import kl, without
-from methods.surgery import extreme_of_all
+from harness.engine.batches import Data
+from harness.engine.ensemble import Ensemble
+from harness.engine.losses import Net
+from harness.engine.streams import Rng
+
+from .divergence import kl, without
+from .surgery import extreme_of_all
 
 Gradients = dict[str, Tensor]
 

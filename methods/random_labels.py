@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from harness.batches import Data
-from harness.ensemble import Ensemble
-from harness.losses import cross_entropy
-from harness.seeds import Rng
+from harness.engine.batches import Data
+from harness.engine.ensemble import Ensemble
+from harness.engine.losses import cross_entropy
+from harness.engine.streams import Rng
 
 
 @dataclass

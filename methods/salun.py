@@ -1,7 +1,7 @@
 """SalUn (Fan et al. 2024): random labels, but only the weights that matter most to forget may move.
 
 The gradients of −CE on forget are summed over one pass; the half of all weights where the sum is largest in absolute value
-form the mask. Then as :mod:`methods.random_labels`, every step under the mask: masked-out weights stay where they are.
+form the mask. Then as :mod:`harness.methods.random_labels`, every step under the mask: masked-out weights stay where they are.
 
 Source: the authors' repository, which restores masked-out weights after each step and masks the momentum; a masked decay
 comes to the same.
@@ -13,13 +13,14 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from harness.batches import Data
-from harness.ensemble import Ensemble
-from harness.losses import cross_entropy, negative_cross_entropy
-from harness.seeds import Rng
-from methods.gradients import masked_step, summed
-from methods.random_labels import drawn
-from methods.surgery import extreme_of_all
+from harness.engine.batches import Data
+from harness.engine.ensemble import Ensemble
+from harness.engine.losses import cross_entropy, negative_cross_entropy
+from harness.engine.streams import Rng
+
+from .gradients import masked_step, summed
+from .random_labels import drawn
+from .surgery import extreme_of_all
 
 
 @dataclass

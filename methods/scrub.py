@@ -17,11 +17,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.optim.lr_scheduler import MultiStepLR
 
-from harness.batches import Data, Split
-from harness.ensemble import Ensemble
-from harness.losses import Net
-from harness.seeds import Rng
-from methods.divergence import distillation, kl
+from harness.engine.batches import Data, Split
+from harness.engine.ensemble import Ensemble
+from harness.engine.losses import Net
+from harness.engine.streams import Rng
+
+from .divergence import distillation, kl
 
 
 @dataclass

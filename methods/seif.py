@@ -20,11 +20,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from harness.batches import Data
-from harness.ensemble import Ensemble
-from harness.losses import Net
-from harness.seeds import Rng
-from methods.surgery import add_noise, convolutions, first_convolution
+from harness.engine.batches import Data
+from harness.engine.ensemble import Ensemble
+from harness.engine.losses import Net
+from harness.engine.streams import Rng
+
+from .surgery import add_noise, convolutions, first_convolution
 
 
 @dataclass

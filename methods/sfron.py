@@ -18,11 +18,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from harness.batches import Data
-from harness.ensemble import Ensemble
-from harness.losses import Net, cross_entropy
-from harness.seeds import Rng
-from methods.gradients import clipped, mean_square
+from harness.engine.batches import Data
+from harness.engine.ensemble import Ensemble
+from harness.engine.losses import Net, cross_entropy
+from harness.engine.streams import Rng
+
+from .gradients import clipped, mean_square
 
 
 @dataclass

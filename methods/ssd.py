@@ -13,11 +13,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from harness.batches import Data
-from harness.ensemble import Ensemble
-from harness.losses import cross_entropy
-from harness.seeds import Rng
-from methods.gradients import mean_square
+from harness.engine.batches import Data
+from harness.engine.ensemble import Ensemble
+from harness.engine.losses import cross_entropy
+from harness.engine.streams import Rng
+
+from .gradients import mean_square
 
 
 @dataclass

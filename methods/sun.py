@@ -18,13 +18,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from harness.batches import Data
-from harness.ensemble import Ensemble
-from harness.losses import cross_entropy
+from harness.engine.batches import Data
+from harness.engine.ensemble import Ensemble
+from harness.engine.losses import cross_entropy
+from harness.engine.streams import Rng
 from harness.models import head
-from harness.seeds import Rng
-from methods.gradients import masked_step, per_model
-from methods.surgery import add_noise, main_path_norms
+
+from .gradients import masked_step, per_model
+from .surgery import add_noise, main_path_norms
 
 
 @dataclass

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from harness.batches import Data
-from harness.ensemble import Ensemble
-from harness.losses import cross_entropy
-from harness.seeds import Rng
-from methods.surgery import convolutions
+from harness.engine.batches import Data
+from harness.engine.ensemble import Ensemble
+from harness.engine.losses import cross_entropy
+from harness.engine.streams import Rng
+
+from .surgery import convolutions
 
 
 @dataclass

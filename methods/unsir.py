@@ -17,11 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.batches import Data
-from harness.ensemble import Ensemble
+from harness.engine.batches import Data
+from harness.engine.ensemble import Ensemble
+from harness.engine.losses import Net, cross_entropy
+from harness.engine.streams import Rng
 from harness.errors import NotApplicable
-from harness.losses import Net, cross_entropy
-from harness.seeds import Rng
 
 
 @dataclass

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness.store import Store
+from harness.draws.store import Store
 from harness.task import Task
 from tests.helpers import tiny_task
 

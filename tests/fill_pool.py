@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from harness.executor import Executor, Pool
-from harness.stages import Training, Unlearning
-from harness.store import Store
+from harness.draws.executor import Executor, Pool
+from harness.draws.stages import Training, Unlearning
+from harness.draws.store import Store
 from tests.helpers import method, tiny_task, training
 
 

@@ -13,17 +13,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harness.batches import Data, Images, Split, method_data
 from harness.data.digits import digits
-from harness.ensemble import Ensemble
+from harness.draws.stages import Draw, Engine, Training, Unlearning, build_ensemble
+from harness.draws.store import Store
+from harness.engine.batches import Data, Images, Split, method_data
+from harness.engine.ensemble import Ensemble
+from harness.engine.streams import Rng
+from harness.engine.training import Recipe
 from harness.errors import NotApplicable
-from harness.methods import MethodSpec, spec
-from harness.seeds import Rng
-from harness.splits import make_task
-from harness.stages import Draw, Engine, Training, Unlearning, build_ensemble
-from harness.store import Store
+from harness.registry.methods import MethodSpec, spec
 from harness.task import Source, Task
-from harness.training import Recipe
+from harness.tasks.splits import make_task
 
 SMALL_CNN = {"_target_": "harness.models.small_cnn", "widths": [4, 6, 8]}
 DROPOUT_NET = {"_target_": "tests.helpers.dropout_net"}

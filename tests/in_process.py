@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from harness import run
-from harness.executor import Executor
-from harness.store import Store
+from harness.draws.executor import Executor
+from harness.draws.store import Store
 
 
 class InProcess(Executor):

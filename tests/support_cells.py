@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness.results import CellResult, Cost, Null, ProtocolInfo, TaskInfo, Value
+from harness.scores.results import CellResult, Cost, Null, ProtocolInfo, TaskInfo, Value
 
 TASK = {
     "name": "digits",

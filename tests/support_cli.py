@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harness import cli
+from harness.command import cli
 
 TINY = [
     "data.train_limit=60",

@@ -55,7 +55,7 @@ class Installed:
         search = os.pathsep.join([str(self.site), str(self.plugins)])
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "COV"))}
         done = subprocess.run(
-            [sys.executable, "-P", "-c", "from harness.cli import main; main()", *arguments],
+            [sys.executable, "-P", "-c", "from harness.command.cli import main; main()", *arguments],
             cwd=self.folder,
             env={**kept, "PYTHONPATH": search, "UNLEARN_STORE": str(self.store), **environment},
             capture_output=True,

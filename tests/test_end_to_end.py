@@ -65,7 +65,7 @@ def test_another_method_trains_no_models_anew(unlearn, tmp_path):
     assert "2 draws to compute, 8 in the store" in result.err
     (key,) = new_stages(before, unlearn.draws())
     note = json.loads((unlearn.store / "draws" / key / "stage.json").read_text())
-    assert note["method"]["target"] == "methods.finetune.Finetune"
+    assert note["method"]["target"] == "harness.methods.finetune.Finetune"
 
 
 def test_more_draws_keep_the_old_ones(unlearn, tmp_path):

@@ -5,12 +5,12 @@ import re
 import numpy as np
 import pytest
 
-from harness import cli, compose
 from harness.benchmark import from_config
-from harness.catalogue import names
+from harness.command import cli, compose
+from harness.draws.store import Store
+from harness.engine.training import Recipe
+from harness.registry.catalogue import names
 from harness.run import prepare, run
-from harness.store import Store
-from harness.training import Recipe
 from tests.data.pictures import casia_surf_folder, utkface_folder
 from tests.in_process import in_process  # noqa: F401 - a fixture
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness.splits import make_task
 from harness.task import SPLITS, Source, Task
+from harness.tasks.splits import make_task
 
 
 def made(groups: bool = True, **options: object) -> Task:

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from harness.data.decoding import cached, resize
+from harness.draws.store import default_root
 from harness.errors import UserError
-from harness.store import default_root
+from harness.models.torchvision_import import torchvision
 from harness.task import Source
-from harness.torchvision_import import torchvision
 
 Part = tuple[Any, Any]  # images and labels of train or of test, as torchvision holds them
 _WRITER = 2  # the column of QMNIST's extended labels; column 0 is the digit

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from harness.engine.streams import global_seed
 from harness.errors import UserError
 from harness.models import pretrained
 from harness.models.convolutional import mobilenet_v2, resnet9, resnet18_cifar, shufflenet_v2
+from harness.models.torchvision_import import torchvision
 from harness.models.vit import vit_b_16, vit_tiny
-from harness.seeds import global_seed
-from harness.torchvision_import import torchvision
 
 __all__ = [
     "Dropout",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.torchvision_import import torchvision
+from harness.models.torchvision_import import torchvision
 
 
 def resnet18_cifar(*, classes: int, channels: int) -> nn.Module:

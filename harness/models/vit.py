@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.torchvision_import import torchvision
+from harness.models.torchvision_import import torchvision
 
 
 def vit_tiny(

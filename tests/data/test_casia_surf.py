@@ -8,7 +8,7 @@ from sklearn.model_selection import LeavePGroupsOut
 
 from harness.data.casia_surf import casia_surf
 from harness.errors import UserError
-from harness.splits import make_task
+from harness.tasks.splits import make_task
 from tests.data.pictures import casia_surf_folder, picture
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from harness.data.faces_with_subjects import faces_with_subjects
 from harness.errors import UserError
-from harness.splits import make_task
+from harness.tasks.splits import make_task
 from tests.data.pictures import picture
 
 

@@ -10,8 +10,8 @@ import scipy.io
 
 from harness.data import torchvision_sets as sources
 from harness.errors import UserError
-from harness.splits import make_task
-from harness.torchvision_import import torchvision
+from harness.models.torchvision_import import torchvision
+from harness.tasks.splits import make_task
 
 RNG = np.random.default_rng(0)
 

@@ -12,7 +12,7 @@ from harness.data.alike import near_duplicates
 from harness.data.image_folder import image_folder
 from harness.data.utkface import utkface
 from harness.errors import UserError
-from harness.splits import make_task
+from harness.tasks.splits import make_task
 from tests.data.pictures import picture, utkface_folder
 
 

@@ -1,7 +1,7 @@
 import torch
 import torch.nn.functional as F
+from harness.methods.amnesiacs import reset_both_ends
 
-from methods.amnesiacs import reset_both_ends
 from tests.methods.tiny_task import RESNET, built, constants, one, tiny_task
 
 

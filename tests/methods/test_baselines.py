@@ -3,14 +3,14 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from harness.methods.divergence import distillation
+from harness.methods.gradients import clipped
+from harness.methods.random_labels import drawn
+from harness.methods.salun import saliency
+from harness.methods.surgery import last_names
 
-from harness.losses import cross_entropy
-from harness.seeds import Rng
-from methods.divergence import distillation
-from methods.gradients import clipped
-from methods.random_labels import drawn
-from methods.salun import saliency
-from methods.surgery import last_names
+from harness.engine.losses import cross_entropy
+from harness.engine.streams import Rng
 from tests.methods.tiny_task import SMALL, built, constants, data_of, ensemble, one, plain, rng_of, tiny_task
 
 CONSTANTS = {
@@ -127,7 +127,7 @@ def test_rewind_returns_the_checkpoint_with_the_reference_error(monkeypatch):
     task = tiny_task()
     models = ensemble(task, [0, 1], stacked=True)
     errors = iter([torch.tensor(e) for e in ([0.0, 0.4], [0.3, 0.5], [0.9, 0.6], [0.35, 0.4])])
-    monkeypatch.setattr("methods.scrub.error", lambda models, split: next(errors))
+    monkeypatch.setattr("harness.methods.scrub.error", lambda models, split: next(errors))
     states = []
     method = built("scrub", rewind=True, epochs=3)
     state = models.state

@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from harness.methods.divergence import without
 
+from harness.engine.losses import cross_entropy
 from harness.errors import NotApplicable
-from harness.losses import cross_entropy
-from methods.divergence import without
 from tests.methods.tiny_task import built, constants, data_of, ensemble, one, rng_of, tiny_task
 
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
+from harness.methods.surgery import layers
 
-from methods.surgery import layers
 from tests.methods.tiny_task import built, one
 
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from harness.losses import cross_entropy, divergence_from_uniform
-from harness.seeds import Rng
+from harness.engine.losses import cross_entropy, divergence_from_uniform
+from harness.engine.streams import Rng
 from tests.helpers import built_in, data_for, fresh, rng_for
 
 

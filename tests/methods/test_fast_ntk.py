@@ -1,13 +1,13 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from harness.methods.fast_ntk import trapezium
+from harness.methods.linearised import Gram, Linearised, Rows, flat, jacobian, ladder, subset_names
 from torch import nn
 from torch.func import functional_call, jacrev
 
 from harness.errors import UserError
 from harness.models import head
-from methods.fast_ntk import trapezium
-from methods.linearised import Gram, Linearised, Rows, flat, jacobian, ladder, subset_names
 from tests.methods.tiny_task import RESNET, built, constants, one, tiny_task
 
 CASES = [("mse", "identity"), ("cross_entropy", "identity"), ("cross_entropy", "ggn")]

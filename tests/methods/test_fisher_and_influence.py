@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from harness.losses import cross_entropy
+from harness.engine.losses import cross_entropy
 from tests.methods.tiny_task import built, constants, data_of, ensemble, one, rng_of, tiny_task
 
 

@@ -1,8 +1,8 @@
 import pytest
 import torch
+from harness.methods.forget import pool, remember
 
 from harness.models import resnet18
-from methods.forget import pool, remember
 from tests.methods.tiny_task import RESNET, built, constants, one, tiny_task
 
 
@@ -57,8 +57,8 @@ def test_rates_of_both_variants():
 
 
 def test_the_images_carry_noise_of_their_own_scale():
-    from harness.batches import GaussianNoise
-    from harness.seeds import Rng
+    from harness.engine.batches import GaussianNoise
+    from harness.engine.streams import Rng
 
     x = torch.zeros(2, 50, 8, 8, 1, dtype=torch.float64)
     noise = GaussianNoise(0.01)(x, Rng([1, 2], stacked=True))

@@ -1,8 +1,8 @@
 """Doing nothing."""
 
 import torch
+from harness.methods.identity import Identity
 
-from methods.identity import Identity
 from tests.helpers import data_for, fresh, rng_for
 
 

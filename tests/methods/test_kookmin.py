@@ -1,8 +1,8 @@
 import pytest
 import torch
+from harness.methods.kookmin import redraw
 
-from harness.losses import cross_entropy
-from methods.kookmin import redraw
+from harness.engine.losses import cross_entropy
 from tests.methods.tiny_task import built, constants, data_of, ensemble, one, rng_of, tiny_task
 
 

@@ -1,6 +1,6 @@
 import torch
+from harness.methods.surgery import main_path_norms
 
-from methods.surgery import main_path_norms
 from tests.methods.tiny_task import built, constants, one
 
 

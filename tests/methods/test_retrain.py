@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from harness.methods.retrain import Retrain
 
+from harness.engine.streams import Rng
+from harness.engine.training import train
 from harness.models import build
-from harness.seeds import Rng
-from harness.training import train
-from methods.retrain import Retrain
 from tests.helpers import DROPOUT_NET, SMALL_CNN, data_for, fresh, rng_for, split, tiny_recipe
 
 

@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from harness.methods.sebastian import entropy, through_half_precision
 from scipy.stats import kstest
 from torch import nn
 
+from harness.engine.streams import Rng, global_seed
 from harness.models import small_cnn
-from harness.seeds import Rng, global_seed
-from methods.sebastian import entropy, through_half_precision
 from tests.helpers import DROPOUT_NET, built_in, data_for, fresh, rng_for
 
 

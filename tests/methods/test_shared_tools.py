@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+from harness.methods.gradients import masked_step
+from harness.methods.surgery import extreme_of_all, in_shortcut, main_path_norms, reset
 from torch import nn
 
-from harness.losses import cross_entropy
+from harness.engine.losses import cross_entropy
 from harness.models import resnet18
-from methods.gradients import masked_step
-from methods.surgery import extreme_of_all, in_shortcut, main_path_norms, reset
 from tests.methods.tiny_task import RESNET, data_of, ensemble, one, rng_of, tiny_task
 
 

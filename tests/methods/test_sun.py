@@ -1,8 +1,8 @@
 import torch
+from harness.methods.sun import pool
 from torch import nn
 
 from harness.models import resnet18
-from methods.sun import pool
 from tests.methods.tiny_task import RESNET, built, constants, data_of, ensemble, one, rng_of, tiny_task
 
 

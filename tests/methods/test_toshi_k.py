@@ -1,7 +1,7 @@
 import torch
+from harness.methods.surgery import convolutions
+from harness.methods.toshi_k import transpose_kernels
 
-from methods.surgery import convolutions
-from methods.toshi_k import transpose_kernels
 from tests.methods.tiny_task import built, constants, one
 
 

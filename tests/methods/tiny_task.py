@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harness import methods as registry
-from harness.batches import Data, Images, method_data
-from harness.ensemble import Ensemble
-from harness.seeds import Rng, seed_for
-from harness.stages import Engine, build_ensemble
+from harness.draws.stages import Engine, build_ensemble
+from harness.engine.batches import Data, Images, method_data
+from harness.engine.ensemble import Ensemble
+from harness.engine.streams import Rng, seed_for
+from harness.engine.training import Recipe
+from harness.registry import methods as registry
 from harness.task import Task
-from harness.training import Recipe
 
 SMALL = {"_target_": "harness.models.small_cnn", "widths": [4, 4, 6]}
 RESNET = {"_target_": "harness.models.resnet18"}

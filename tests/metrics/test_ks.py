@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy.stats import false_discovery_control, ks_2samp
 
-from harness.intervals import intervals
 from harness.metrics import Draws, get_metrics, ks_test
 from harness.metrics.ks import _exact_pvalues, benjamini_hochberg
+from harness.scores.intervals import intervals
 
 
 def assert_equals_scipy(u, r):

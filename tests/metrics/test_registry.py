@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.intervals import intervals
 from harness.metrics import Column, Draws, available, base, get_metrics
 from harness.metrics.base import FunctionMetric, metric
+from harness.scores.intervals import intervals
 
 COLUMN = Column(name="spread", direction="closer", ideal=1.0, range=(0.0, 9.0), meaning="ratio of spreads")
 

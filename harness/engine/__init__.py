@@ -1,0 +1,1 @@
+"""Many models trained and edited as one: batches, losses, random streams, training."""

@@ -1,0 +1,1 @@
+"""From outputs to the numbers of a result file, with their intervals."""
