@@ -19,7 +19,7 @@ from harness.draws.cores import cores
 from harness.draws.executor import Pool
 from harness.draws.stages import Engine, Training, Unlearning
 from harness.draws.store import Store
-from harness.engine.training import Recipe
+from harness.engine.training_options import TrainingOptions
 from harness.errors import UserError, unknown_name
 from harness.metrics import Metric, get_metrics
 from harness.metrics.estimators import ESTIMATORS, ranked_by
@@ -45,7 +45,7 @@ class Benchmark:
     task: Task
     split_seed: int
     model: dict[str, Any]
-    recipe: Recipe
+    training: TrainingOptions
     protocol: Protocol
     methods: tuple[MethodSpec, ...]
     ceiling: str  # the reference row that is an independent pool of retrained models
@@ -64,12 +64,14 @@ class Benchmark:
 
     @cached_property
     def originals(self) -> Training:
-        return Training(self.task.hash, self.model, self.recipe, "original", self.seeds["train"], self.engine)
+        return Training(self.task.hash, self.model, self.training, "original", self.seeds["train"], self.engine)
 
     @cached_property
     def retrained(self) -> Training:
         seed = self.seeds["train"]
-        return Training(self.task.hash, self.model, self.recipe, "retrained", seed, self.engine, features=self.features)
+        return Training(
+            self.task.hash, self.model, self.training, "retrained", seed, self.engine, features=self.features
+        )
 
     @cached_property
     def unlearned(self) -> tuple[Unlearning, ...]:
@@ -107,7 +109,7 @@ def from_config(cfg: DictConfig, store: Store, *, method_name: str | None = None
             raise UserError(f"{key}={value}: expected a whole number")
     if not isinstance(config["cost_limit"], int | float):
         raise UserError(f"cost_limit={config['cost_limit']}: expected a number, a share of the time of retraining")
-    recipe = Recipe.from_config(config["train"])
+    training = TrainingOptions.read(config["train"], "train")
     device = _device(str(config["device"]))
     engine = Engine(device, _stacked(config["engine"], device))
     forget, split_seed = config["forget"], config["split_seed"]
@@ -124,7 +126,7 @@ def from_config(cfg: DictConfig, store: Store, *, method_name: str | None = None
         if file is not None:
             model = _model({**config["model"], "pretrained": str(file)}, task)
     if memorised is not None and prepared:
-        preparation = memorised.pool(Training(task.hash, model, recipe, "subset", split_seed, engine))
+        preparation = memorised.pool(Training(task.hash, model, training, "subset", split_seed, engine))
         images, prepared = memorised.images(task, preparation, store)
         task = task_of(forget={"kind": "memorised", "chosen": images})
         store.put_task(task)
@@ -133,9 +135,9 @@ def from_config(cfg: DictConfig, store: Store, *, method_name: str | None = None
         task=task,
         split_seed=split_seed,
         model=model,
-        recipe=recipe,
-        protocol=Protocol.from_config(config["protocol"]),
-        methods=_methods(config, method_name, task.name, recipe.epochs, tuple(references.values())),
+        training=training,
+        protocol=Protocol.read(config["protocol"], "protocol"),
+        methods=_methods(config, method_name, task.name, training.epochs, tuple(references.values())),
         ceiling=references["ceiling"],
         floor=references["floor"],
         metrics=tuple(_metrics(config["metrics"], config["estimator"])),

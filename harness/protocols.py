@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Any, Literal, get_args
+from typing import Annotated, Literal
 
-from harness.errors import UserError, unknown_name
+from pydantic import Field, ValidationInfo, field_validator
+
+from harness.validation import Options
 
 Kind = Literal["full", "reuse_n_n", "reuse_n_1"]
 
 
-@dataclass(frozen=True)
-class Protocol:
+class Protocol(Options):
     """N draws of each kind, in one experiment or, under ``full``, in several that share nothing.
 
     full: every experiment has N fresh originals and N fresh retrained models.
@@ -20,17 +20,15 @@ class Protocol:
     """
 
     kind: Kind
-    n: int
-    experiments: int = 1
+    n: Annotated[int, Field(ge=2, description="a whole number, at least 2 (scores need at least 8)")]
+    experiments: Annotated[int, Field(ge=1, description="a whole number, at least 1 (only protocol=full repeats)")] = 1
 
-    def __post_init__(self) -> None:
-        if self.kind not in get_args(Kind):
-            raise unknown_name("protocol", self.kind, get_args(Kind))
-        if not isinstance(self.n, int) or self.n < 2:
-            raise UserError(f"protocol.n={self.n}: expected a whole number, at least 2 (scores need at least 8)")
-        whole = isinstance(self.experiments, int)
-        if not whole or self.experiments < 1 or (self.kind != "full" and self.experiments != 1):
-            raise UserError(f"protocol.experiments={self.experiments}: only protocol=full repeats, at least once")
+    @field_validator("experiments")
+    @classmethod
+    def _only_full_repeats(cls, experiments: int, others: ValidationInfo) -> int:
+        if experiments != 1 and others.data.get("kind") != "full":
+            raise ValueError("only protocol=full repeats")
+        return experiments
 
     @property
     def source(self) -> Literal["paired", "single"]:
@@ -48,11 +46,3 @@ class Protocol:
 
     def of_experiment(self, experiment: int) -> tuple[int, ...]:
         return self.draws[experiment * self.n : (experiment + 1) * self.n]
-
-    @classmethod
-    def from_config(cls, node: dict[str, Any]) -> Protocol:
-        known = [field.name for field in fields(cls)]
-        for key in node:
-            if key not in known:
-                raise unknown_name("key protocol", key, known)
-        return cls(**node)

@@ -149,7 +149,7 @@ def _cell(benchmark: Benchmark, stage: Unlearning, experiment: int) -> CellResul
             notes=dict(task.notes),
         ),
         model=architectures.identity(benchmark.model),
-        training={key: value for key, value in vars(benchmark.recipe).items() if value is not None},
+        training={key: value for key, value in vars(benchmark.training).items() if value is not None},
         protocol=ProtocolInfo(
             kind=protocol.kind, n=protocol.n, experiments=protocol.experiments, experiment=experiment
         ),
@@ -159,7 +159,7 @@ def _cell(benchmark: Benchmark, stage: Unlearning, experiment: int) -> CellResul
         status="ok",
         stages={"unlearned": stage.key, "retrained": benchmark.retrained.key},
         estimator=benchmark.estimator,
-        numeric_class=benchmark.engine.numeric_class(benchmark.recipe.precision),
+        numeric_class=benchmark.engine.numeric_class(benchmark.training.precision),
         environment=results.environment(),
         created=results.now(),
     )

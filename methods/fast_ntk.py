@@ -70,7 +70,7 @@ class FastNTK:
         """The change of the parameters of ``subset``."""
         (x_r, y_r), (x_f, y_f) = data.retain.tensors(), data.forget.tensors()
         names = subset_names(net, subset)
-        loss = data.recipe.loss if self.loss == "as_trained" else self.loss
+        loss = data.training.loss if self.loss == "as_trained" else self.loss
         at = initial if self.linearise_at == "initial" else net
         linear = Linearised(at, names, loss, self.hessian, self.chunk)
         rows = (len(x_r) + len(x_f)) * data.classes

@@ -14,4 +14,4 @@ from harness.engine.training import train
 class Retrain:
     def unlearn(self, models: Ensemble, data: Data, rng: Rng) -> None:
         models.reinitialise(rng)
-        train(models, data.retain, data.valid, data.classes, data.recipe)
+        train(models, data.retain, data.valid, data.classes, data.training)

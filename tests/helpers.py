@@ -19,7 +19,7 @@ from harness.draws.store import Store
 from harness.engine.batches import Data, Images, Split, method_data
 from harness.engine.ensemble import Ensemble
 from harness.engine.streams import Rng
-from harness.engine.training import Recipe
+from harness.engine.training_options import TrainingOptions
 from harness.errors import NotApplicable
 from harness.registry.methods import MethodSpec, spec
 from harness.task import Source, Task
@@ -104,15 +104,15 @@ def broken_net(*, classes: int, channels: int) -> nn.Module:
 # --- draws ----------------------------------------------------------------------------------------------------------
 
 
-def tiny_recipe(**changes: Any) -> Recipe:
+def tiny_options(**changes: Any) -> TrainingOptions:
     values = {"lr": 0.05, "weight_decay": 5e-4, "epochs": 2, "batch_size": 16, "precision": "float64"}
-    return Recipe(**(values | changes))
+    return TrainingOptions(**(values | changes))
 
 
 def training(
-    task: Task, *, model: dict[str, Any] = SMALL_CNN, stacked: bool = False, role: Any = "original", **recipe: Any
+    task: Task, *, model: dict[str, Any] = SMALL_CNN, stacked: bool = False, role: Any = "original", **options: Any
 ) -> Training:
-    return Training(task.hash, model, tiny_recipe(**recipe), role, 0, Engine("cpu", stacked))
+    return Training(task.hash, model, tiny_options(**options), role, 0, Engine("cpu", stacked))
 
 
 def put(store: Store, stage: Training, draws: Sequence[int]) -> None:
@@ -131,10 +131,10 @@ def method(function: str, **parameters: Any) -> MethodSpec:
     return MethodSpec(function, "own", f"tests.helpers.{function}", parameters)
 
 
-def fresh(task: Task, seeds: Sequence[int], *, stacked: bool, model: Any = SMALL_CNN, **recipe: Any) -> Ensemble:
+def fresh(task: Task, seeds: Sequence[int], *, stacked: bool, model: Any = SMALL_CNN, **options: Any) -> Ensemble:
     """Untrained models; sequential ensembles take the first seed only."""
     seeds = seeds if stacked else seeds[:1]
-    return build_ensemble(model, task, seeds, engine=Engine("cpu", stacked), recipe=tiny_recipe(**recipe))
+    return build_ensemble(model, task, seeds, engine=Engine("cpu", stacked), options=tiny_options(**options))
 
 
 def rng_for(models: Ensemble, seeds: Sequence[int]) -> Rng:
@@ -149,8 +149,8 @@ def split(task: Task, name: str, rng: Rng, dtype: torch.dtype = torch.float64) -
     return Split(images_of(task, dtype), torch.from_numpy(task.splits[name]), rng)
 
 
-def data_for(task: Task, rng: Rng, **recipe: Any) -> Data:
-    return method_data(task, images_of(task), rng, tiny_recipe(**recipe))
+def data_for(task: Task, rng: Rng, **options: Any) -> Data:
+    return method_data(task, images_of(task), rng, tiny_options(**options))
 
 
 def unlearn(stage: Unlearning, draws: Sequence[int], store: Store, task: Task) -> Ensemble:
@@ -159,7 +159,7 @@ def unlearn(stage: Unlearning, draws: Sequence[int], store: Store, task: Task) -
     models.use_streams(stage._rng("dropout", draws))
     models.train()
     data = method_data(
-        task, images_of(task, stage.originals.recipe.dtype), stage._rng("order", draws), stage.originals.recipe
+        task, images_of(task, stage.originals.options.dtype), stage._rng("order", draws), stage.originals.options
     )
     stage.method.build().unlearn(models, data, stage._rng("noise", draws))
     return models

@@ -8,7 +8,7 @@ import pytest
 from harness.benchmark import from_config
 from harness.command import cli, compose
 from harness.draws.store import Store
-from harness.engine.training import Recipe
+from harness.engine.training_options import TrainingOptions
 from harness.registry.catalogue import names
 from harness.run import prepare, run
 from tests.data.pictures import casia_surf_folder, utkface_folder
@@ -65,7 +65,7 @@ def composed(*arguments):
 def test_every_experiment_composes_and_says_what_it_is(name):
     cfg, _ = composed(f"experiment={name}")
     assert cfg.protocol.n >= 2
-    Recipe.from_config(dict(cfg.train))
+    TrainingOptions.read(dict(cfg.train))
     from importlib.resources import files
 
     text = files("harness.conf").joinpath("experiment", f"{name}.yaml").read_text()
@@ -93,11 +93,11 @@ def test_every_experiment_runs_shrunk(name, store, tmp_path):
 def test_the_competition_is_the_organisers_setting(tmp_path):
     cfg, method = composed("experiment=competition", *own_data("competition", tmp_path), "device=cpu")
     benchmark = from_config(cfg, Store(tmp_path / "store"), method_name=method)
-    recipe = benchmark.recipe
+    options = benchmark.training
     assert benchmark.model == {"_target_": "harness.models.resnet18"}
-    assert (recipe.optimizer, recipe.lr, recipe.weight_decay, recipe.schedule) == ("adam", 1e-4, 5e-3, "cosine")
-    assert (recipe.epochs, recipe.batch_size, recipe.class_weights) == (30, 64, "balanced")
-    assert (recipe.checkpoint, recipe.checkpoint_from, recipe.for_retrained().checkpoint_from) == ("best", 0, 20)
+    assert (options.optimizer, options.lr, options.weight_decay, options.schedule) == ("adam", 1e-4, 5e-3, "cosine")
+    assert (options.epochs, options.batch_size, options.class_weights) == (30, 64, "balanced")
+    assert (options.checkpoint, options.checkpoint_from, options.for_retrained().checkpoint_from) == ("best", 0, 20)
     assert (benchmark.protocol.kind, benchmark.protocol.n, benchmark.cost_limit) == ("reuse_n_1", 512, 0.2)
     assert benchmark.task.forget_kind == "official"
     assert benchmark.task.images.shape[1:] == (32, 32, 3)
@@ -125,9 +125,9 @@ def test_the_competition_is_planned_and_runs_to_a_board(capsys, store, tmp_path)
 
 
 def test_a_later_checkpoint_for_retrained_models_leaves_other_draws_where_they_are():
-    assert Recipe().identity == {}
-    assert Recipe(retrained_checkpoint_from=None).for_retrained() == Recipe()
-    late = Recipe(checkpoint="best", epochs=5, retrained_checkpoint_from=3)
+    assert TrainingOptions().identity == {}
+    assert TrainingOptions(retrained_checkpoint_from=None).for_retrained() == TrainingOptions()
+    late = TrainingOptions(checkpoint="best", epochs=5, retrained_checkpoint_from=3)
     assert late.identity["retrained_checkpoint_from"] == 3
     assert late.for_retrained().checkpoint_from == 3
     assert late.checkpoint_from == 0

@@ -9,7 +9,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from harness.command.compose import check, configurations
-from harness.engine.training import Recipe
+from harness.engine.training_options import TrainingOptions
 from harness.metrics import available, get_metrics
 from harness.protocols import Protocol
 from harness.registry import methods
@@ -127,9 +127,9 @@ def test_every_choice_composes_with_the_default(group, name):
     node = composed(f"{group}={name}")[group]
     assert node
     if group == "train":
-        Recipe.from_config(node)
+        TrainingOptions.read(node)
     if group == "protocol":
-        assert Protocol.from_config(node).kind == name
+        assert Protocol.read(node).kind == name
 
 
 @pytest.mark.parametrize("name", names("experiment"))
@@ -138,8 +138,8 @@ def test_every_experiment_composes(name):
     given = [f"experiment={name}", *(["data.path=placeholder.npz"] if needs_path else [])]
     check(given)
     cfg = composed(*given)
-    Recipe.from_config(OmegaConf.to_container(OmegaConf.create(cfg["train"]), resolve=True))
-    assert Protocol.from_config(cfg["protocol"]).n >= 2
+    TrainingOptions.read(OmegaConf.to_container(OmegaConf.create(cfg["train"]), resolve=True))
+    assert Protocol.read(cfg["protocol"]).n >= 2
     plain = composed()
     swept = cfg["hydra"]["sweeper"]["params"] != plain["hydra"]["sweeper"]["params"]
     assert swept or any(cfg[group] != plain[group] for group in ("data", "model", "train"))

@@ -102,15 +102,15 @@ def _seconds(benchmark: Benchmark, pool: Pool, store: Store) -> float | None:
 def _calibrate(benchmark: Benchmark) -> float:
     """Seconds a model trains, from a few steps on this machine."""
     stage = benchmark.retrained
-    engine, recipe, task = stage.engine, stage.recipe, benchmark.task
-    images = Images(task, device=torch.device(engine.device), dtype=recipe.dtype)
+    engine, options, task = stage.engine, stage.options, benchmark.task
+    images = Images(task, device=torch.device(engine.device), dtype=options.dtype)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    models = build_ensemble(stage.model, task, [0, 1] if engine.stacked else [0], engine=engine, recipe=recipe)
+    models = build_ensemble(stage.model, task, [0, 1] if engine.stacked else [0], engine=engine, options=options)
     split = split_of(task, images, Rng([0] * models.size, stacked=models.stacked), "retain")
     optimizer = models.sgd(lr=0.0)
     start = 0.0
-    for i, (x, y) in enumerate(split.first_batches(_CALIBRATION_STEPS + 3, recipe.batch_size)):
+    for i, (x, y) in enumerate(split.first_batches(_CALIBRATION_STEPS + 3, options.batch_size)):
         if i == 3:  # the first steps pay for lazy initialisation
             engine.synchronise()
             start = time.perf_counter()
@@ -118,4 +118,4 @@ def _calibrate(benchmark: Benchmark) -> float:
     engine.synchronise()
     torch.set_num_threads(threads)
     per_step = (time.perf_counter() - start) / _CALIBRATION_STEPS / models.size
-    return per_step * split.steps(recipe.batch_size) * recipe.epochs
+    return per_step * split.steps(options.batch_size) * options.epochs

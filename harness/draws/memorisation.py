@@ -40,7 +40,7 @@ class SubsetTraining(Training):
         return {**super().identity, "share": self.share}
 
     def make(self, draws: Sequence[int], store: Store) -> list[Draw]:
-        task, images = task_on_device(store.root, self.task_hash, self.engine.device, self.recipe.dtype)
+        task, images = task_on_device(store.root, self.task_hash, self.engine.device, self.options.dtype)
         self.warm_up(task, images)
         models = self._fresh(task, draws, self.engine)
         order = self._rng("order", draws)
@@ -49,7 +49,7 @@ class SubsetTraining(Training):
         seen = self._rng("subset", draws).permutation(len(everything))[..., : round(self.share * len(everything))]
         data = _Subset(images, everything, seen, order)
         valid = Split(images, torch.from_numpy(task.splits["valid"]), order)
-        seconds = timed(self.engine, lambda: train(models, data, valid, task.classes, self.recipe), models)
+        seconds = timed(self.engine, lambda: train(models, data, valid, task.classes, self.options), models)
         parts = everything.to(images.device).split(_EVALUATION_BATCH)
         right = [models.logits(images.gather(part)).argmax(-1) == images.labels[part] for part in parts]
         correct = torch.cat(right, -1).to("cpu", torch.uint8)
@@ -143,7 +143,7 @@ class Wanted:
 
     def pool(self, like: Training) -> Pool:
         """The pool the estimate needs; its models are trained as ``like``'s are."""
-        stage = SubsetTraining(like.task_hash, like.model, like.recipe, "subset", like.seed, like.engine, self.share)
+        stage = SubsetTraining(like.task_hash, like.model, like.options, "subset", like.seed, like.engine, self.share)
         return Pool(stage, tuple(range(self.models)))
 
     def images(self, base: Task, pool: Pool, store: Store) -> tuple[np.ndarray, bool]:

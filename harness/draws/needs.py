@@ -80,7 +80,7 @@ class Memory:
 def memory(benchmark: Benchmark) -> Memory:
     """From the weights, the optimiser's state, and the activations that one training step of one model keeps."""
     weights = _weights(benchmark)
-    copies = 3 + _OPTIMIZER_STATE[benchmark.recipe.optimizer] + (benchmark.recipe.checkpoint == "best")
+    copies = 3 + _OPTIMIZER_STATE[benchmark.training.optimizer] + (benchmark.training.checkpoint == "best")
     return Memory(model=copies * weights + _activations(benchmark), shared=benchmark.task.images.nbytes)
 
 
@@ -91,8 +91,10 @@ def _weights(benchmark: Benchmark) -> int:
 def _activations(benchmark: Benchmark) -> int:
     """Bytes that autograd keeps of one batch, measured on one model."""
     models, task = _one_model(benchmark), benchmark.task
-    images = Images(task, device=torch.device("cpu"), dtype=benchmark.recipe.dtype)
-    ((x, y),) = split_of(task, images, Rng([0], stacked=False), "retain").first_batches(1, benchmark.recipe.batch_size)
+    images = Images(task, device=torch.device("cpu"), dtype=benchmark.training.dtype)
+    ((x, y),) = split_of(task, images, Rng([0], stacked=False), "retain").first_batches(
+        1, benchmark.training.batch_size
+    )
     kept: dict[int, int] = {parameter.untyped_storage().data_ptr(): 0 for parameter in models.parameters.values()}
 
     def note(tensor: Tensor) -> Tensor:
@@ -107,4 +109,4 @@ def _activations(benchmark: Benchmark) -> int:
 
 def _one_model(benchmark: Benchmark) -> Ensemble:
     cpu = Engine("cpu", stacked=False)
-    return build_ensemble(benchmark.model, benchmark.task, [0], engine=cpu, recipe=benchmark.recipe)
+    return build_ensemble(benchmark.model, benchmark.task, [0], engine=cpu, options=benchmark.training)

@@ -15,7 +15,7 @@ from safetensors.torch import save
 from harness.draws.executor import Pool
 from harness.draws.stages import Engine, Training
 from harness.draws.store import Store, write_atomically
-from harness.engine.training import Recipe
+from harness.engine.training_options import TrainingOptions
 from harness.errors import unknown_name
 from harness.task import Source
 from harness.tasks.splits import make_task
@@ -47,7 +47,9 @@ def pool(
     """The one draw to train. Its task forgets nothing: forget is a single image, and originals are trained on all."""
     task = make_task(source, forget={"kind": "random", "n": 1}, split_seed=split_seed, **splits)
     store.put_task(task)
-    stage = Training(task.hash, model, Recipe.from_config(dict(train)), "original", split_seed, engine)
+    stage = Training(
+        task.hash, model, TrainingOptions.read(dict(train), "pretrain.train"), "original", split_seed, engine
+    )
     return Pool(stage, (0,))
 
 

@@ -22,13 +22,13 @@ def stack_size(training: Training, store: Store) -> int:
     if device.type != "cuda":
         return ON_CPU
     task = store.get_task(training.task_hash)
-    images = Images(task, device=device, dtype=training.recipe.dtype)
+    images = Images(task, device=device, dtype=training.options.dtype)
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
-    models = build_ensemble(training.model, task, [0] * _PROBE, engine=training.engine, recipe=training.recipe)
+    models = build_ensemble(training.model, task, [0] * _PROBE, engine=training.engine, options=training.options)
     optimizer = models.sgd(lr=0.0, momentum=0.9)
     for x, y in split_of(task, images, Rng([0] * _PROBE, stacked=True), "retain").first_batches(
-        2, training.recipe.batch_size
+        2, training.options.batch_size
     ):
         models.step(optimizer, cross_entropy, x, y)
     per_model = (torch.cuda.max_memory_allocated(device) - before) / _PROBE

@@ -23,7 +23,8 @@ from harness.engine.batches import Images, method_data, split_of
 from harness.engine.ensemble import Ensemble, Sequential, Stacked
 from harness.engine.losses import cross_entropy
 from harness.engine.streams import Rng, seed_for
-from harness.engine.training import Recipe, train
+from harness.engine.training import train
+from harness.engine.training_options import TrainingOptions
 from harness.registry.methods import MethodSpec
 from harness.task import Task
 
@@ -68,7 +69,7 @@ class Training:
 
     task_hash: str
     model: Mapping[str, Any]
-    recipe: Recipe
+    options: TrainingOptions
     role: Role
     seed: int
     engine: Engine
@@ -81,10 +82,10 @@ class Training:
             "version": TRAINING_VERSION,
             "task": self.task_hash,
             "model": architectures.identity(self.model),
-            "recipe": self.recipe.identity,
+            "training": self.options.identity,
             "role": self.role,
             "seed": self.seed,
-            "numeric_class": self.engine.numeric_class(self.recipe.precision),
+            "numeric_class": self.engine.numeric_class(self.options.precision),
             **_kept(self.features),
         }
 
@@ -101,22 +102,22 @@ class Training:
 
     def make(self, draws: Sequence[int], store: Store) -> list[Draw]:
         """Compute ``draws``; a sequential engine takes one at a time."""
-        task, images = task_on_device(store.root, self.task_hash, self.engine.device, self.recipe.dtype)
+        task, images = task_on_device(store.root, self.task_hash, self.engine.device, self.options.dtype)
         self.warm_up(task, images)
         models = self._fresh(task, draws, self.engine)
         order = self._rng("order", draws)
         models.use_streams(self._rng("dropout", draws))
         used = ("retain", "forget") if self.role == "original" else ("retain",)
         data, valid = split_of(task, images, order, *used), split_of(task, images, order, "valid")
-        recipe = self.recipe.for_retrained() if self.role == "retrained" else self.recipe
-        seconds = timed(self.engine, lambda: train(models, data, valid, task.classes, recipe), models)
+        options = self.options.for_retrained() if self.role == "retrained" else self.options
+        seconds = timed(self.engine, lambda: train(models, data, valid, task.classes, options), models)
         weights = self.role == "original"
         return _finish(models, task, images, draws, seconds, keep_weights=weights, keep_features=self.features)
 
     def restore(self, draws: Sequence[int], store: Store, engine: Engine | None = None) -> Ensemble:
         """The trained models of ``draws``, read back from the store, knowing their initial weights."""
         engine = engine or self.engine
-        task, _ = task_on_device(store.root, self.task_hash, engine.device, self.recipe.dtype)
+        task, _ = task_on_device(store.root, self.task_hash, engine.device, self.options.dtype)
         models = self._fresh(task, draws, engine)
         models.remember(initial=models.snapshot())
         found = [store.get(self.key, draw, prefix="weights/")[0] for draw in draws]
@@ -128,18 +129,18 @@ class Training:
         if self.key in _warm:
             return
         models = build_ensemble(
-            self.model, task, [0] * (2 if self.engine.stacked else 1), engine=self.engine, recipe=self.recipe
+            self.model, task, [0] * (2 if self.engine.stacked else 1), engine=self.engine, options=self.options
         )
         split = split_of(task, images, Rng([0] * models.size, stacked=models.stacked), "retain")
         optimizer = models.sgd(lr=0.0)
-        for x, y in split.first_batches(3, self.recipe.batch_size):
+        for x, y in split.first_batches(3, self.options.batch_size):
             models.step(optimizer, cross_entropy, x, y)
         self.engine.synchronise()
         _warm.add(self.key)
 
     def _fresh(self, task: Task, draws: Sequence[int], engine: Engine) -> Ensemble:
         seeds = self._seeds("init", draws)
-        return build_ensemble(self.model, task, seeds, engine=engine, recipe=self.recipe)
+        return build_ensemble(self.model, task, seeds, engine=engine, options=self.options)
 
     def _seeds(self, purpose: str, draws: Sequence[int]) -> list[int]:
         return [seed_for("train", self.seed, self.role, purpose, draw) for draw in draws]
@@ -189,12 +190,12 @@ class Unlearning:
     def make(self, draws: Sequence[int], store: Store) -> list[Draw]:
         """Compute ``draws`` from stored originals. Whatever the method raises passes through."""
         training = self.originals
-        task, images = task_on_device(store.root, training.task_hash, self.engine.device, training.recipe.dtype)
+        task, images = task_on_device(store.root, training.task_hash, self.engine.device, training.options.dtype)
         training.warm_up(task, images)
         models = training.restore(self.parents(draws), store)
         models.use_streams(self._rng("dropout", draws))
         models.train()
-        data = method_data(task, images, self._rng("order", draws), training.recipe.for_retrained())
+        data = method_data(task, images, self._rng("order", draws), training.options.for_retrained())
         rng = self._rng("noise", draws)
         method = self.method.build()
         seconds = timed(self.engine, lambda: method.unlearn(models, data, rng), models)
@@ -211,7 +212,7 @@ class Unlearning:
 
         plain = Engine(self.engine.device, stacked=False)
         training = self.originals
-        task, images = task_on_device(store.root, training.task_hash, plain.device, training.recipe.dtype)
+        task, images = task_on_device(store.root, training.task_hash, plain.device, training.options.dtype)
         models = training.restore([0], store, plain)
         rng = [Rng([seed_for("flops", purpose)], stacked=False) for purpose in ("order", "noise")]
         models.train()
@@ -219,7 +220,7 @@ class Unlearning:
         # The counter's own tracker hooks into modules, which fails where a loss takes gradients inside (torch.func.grad).
         counter.mod_tracker = _OneModule()  # type: ignore[assignment]
         with counter:
-            data = method_data(task, images, rng[0], training.recipe.for_retrained())
+            data = method_data(task, images, rng[0], training.options.for_retrained())
             self.method.build().unlearn(models, data, rng[1])
         return float(counter.get_total_flops())
 
@@ -240,17 +241,17 @@ _warm: set[str] = set()
 
 
 def build_ensemble(
-    model: Mapping[str, Any], task: Task, seeds: Sequence[int], *, engine: Engine, recipe: Recipe
+    model: Mapping[str, Any], task: Task, seeds: Sequence[int], *, engine: Engine, options: TrainingOptions
 ) -> Ensemble:
     """Freshly initialised models, one per seed, on the engine's device."""
 
     def build(seed: int) -> nn.Module:
         net = architectures.build(model, classes=task.classes, channels=task.images.shape[-1], seed=seed)
-        net = net.to(torch.device(engine.device), recipe.dtype)
+        net = net.to(torch.device(engine.device), options.dtype)
         return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     nets = [build(seed) for seed in seeds]
-    bf16 = recipe.precision == "bf16"
+    bf16 = options.precision == "bf16"
     models = Stacked(nets, bf16=bf16) if engine.stacked else Sequential(nets[0], bf16=bf16)
     models.remember(build=build)
     return models

@@ -9,17 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count, islice
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from harness.engine.streams import Rng
+from harness.engine.training_options import TrainingOptions
 from harness.task import Task
-
-if TYPE_CHECKING:
-    from harness.engine.training import Recipe
 
 
 @dataclass(frozen=True)
@@ -166,7 +163,7 @@ class Data:
     forget: Split
     valid: Split
     classes: int
-    recipe: Recipe  # how the originals were trained
+    training: TrainingOptions  # how retrained models are trained
 
     @property
     def forgotten_class(self) -> int | None:
@@ -177,10 +174,10 @@ class Data:
         return None
 
 
-def method_data(task: Task, images: Images, rng: Rng, recipe: Recipe) -> Data:
+def method_data(task: Task, images: Images, rng: Rng, options: TrainingOptions) -> Data:
     """The method's view of ``task``, batches ordered by ``rng``."""
     retain, forget, valid = (Split(images, _index(task.splits[name]), rng) for name in ("retain", "forget", "valid"))
-    return Data(retain=retain, forget=forget, valid=valid, classes=task.classes, recipe=recipe)
+    return Data(retain=retain, forget=forget, valid=valid, classes=task.classes, training=options)
 
 
 def split_of(task: Task, images: Images, rng: Rng, *names: str) -> Split:

@@ -23,7 +23,7 @@ from tests.helpers import (
     images_of,
     method,
     put,
-    tiny_recipe,
+    tiny_options,
     training,
     with_labels,
     with_noise,
@@ -315,16 +315,16 @@ def test_the_retrain_row_trains_as_the_reference_pool_does(task, store, monkeypa
     seen, train = [], retrain.train
     monkeypatch.setattr(retrain, "train", lambda *arguments: seen.append(arguments[-1]) or train(*arguments))
     Unlearning(stage, built_in("retrain"), 0, "paired").make([0], store)
-    (recipe,) = seen
-    assert recipe == stage.recipe.for_retrained()
-    assert recipe.checkpoint_from == 1
+    (options,) = seen
+    assert options == stage.options.for_retrained()
+    assert options.checkpoint_from == 1
 
 
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 def test_methods_run_in_the_precision_of_training(task, store, precision):
     stage = training(task, precision=precision)
     put(store, stage, [0])
-    assert stage.restore([0], store).dtype == tiny_recipe(precision=precision).dtype
+    assert stage.restore([0], store).dtype == tiny_options(precision=precision).dtype
     Unlearning(stage, built_in("sebastian"), 0, "paired").make([0], store)
 
 
@@ -357,8 +357,8 @@ def test_every_part_of_a_trainings_identity_counts(task):
         replace(base, task_hash="0" * 32),
         replace(base, model=DROPOUT_NET),
         replace(base, model={**SMALL_CNN, "widths": [4, 6, 9]}),
-        replace(base, recipe=tiny_recipe(lr=0.06)),
-        replace(base, recipe=tiny_recipe(precision="float32")),
+        replace(base, options=tiny_options(lr=0.06)),
+        replace(base, options=tiny_options(precision="float32")),
         replace(base, role="retrained"),
         replace(base, seed=1),
         replace(base, engine=Engine("cpu", True)),

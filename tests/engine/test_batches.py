@@ -183,7 +183,7 @@ def test_augmentation_leaves_labels_alone_and_does_not_depend_on_the_neighbours(
 
 
 def test_a_method_sees_no_test_data(task):
-    assert {field.name for field in fields(Data)} == {"retain", "forget", "valid", "classes", "recipe"}
+    assert {field.name for field in fields(Data)} == {"retain", "forget", "valid", "classes", "training"}
     data = data_for(task, streams(False))
     for name in ("retain", "forget", "valid"):
         assert getattr(data, name)._index.tolist() == task.splits[name].tolist()

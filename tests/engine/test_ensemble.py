@@ -21,7 +21,7 @@ from tests.helpers import (
     fresh,
     rng_for,
     split,
-    tiny_recipe,
+    tiny_options,
     with_labels,
 )
 
@@ -111,7 +111,7 @@ def test_training_stacked_equals_sequential(task, spec):
         models = fresh(task, seeds, stacked=stacked, model=spec)
         models.use_streams(rng_for(models, [10 * seed for seed in seeds]))
         order = rng_for(models, [100 * seed for seed in seeds])
-        recipe = tiny_recipe(schedule="cosine", flip=True, crop=1)
+        recipe = tiny_options(schedule="cosine", flip=True, crop=1)
         train(models, split(task, "retain", order), split(task, "valid", order), task.classes, recipe)
         return models
 
@@ -376,7 +376,7 @@ def test_a_stacked_model_does_not_see_its_neighbours(task, spec):
         models = fresh(task, seeds, stacked=True, model=spec)
         models.use_streams(Rng(seeds, stacked=True))
         data = split(tasks[other], "retain", Rng(seeds, stacked=True))
-        train(models, data, data, task.classes, tiny_recipe())
+        train(models, data, data, task.classes, tiny_options())
         return models
 
     a, b, c = trained([1, 2, 3]), trained([7, 2]), trained([2])

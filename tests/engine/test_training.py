@@ -1,4 +1,4 @@
-"""Every option of a recipe against an ordinary training loop on an ordinary module with the same batches."""
+"""Every training option against an ordinary training loop on an ordinary module with the same batches."""
 
 import copy
 import math
@@ -11,9 +11,10 @@ from harness.engine import training
 from harness.engine.batches import Augment
 from harness.engine.losses import mse_one_hot
 from harness.engine.streams import Rng
-from harness.engine.training import Recipe, train
+from harness.engine.training import train
+from harness.engine.training_options import TrainingOptions
 from harness.errors import UserError
-from tests.helpers import DROPOUT_NET, ENGINES, SMALL_CNN, differences, fresh, rng_for, split, tiny_recipe
+from tests.helpers import DROPOUT_NET, ENGINES, SMALL_CNN, differences, fresh, rng_for, split, tiny_options
 
 both_engines = pytest.mark.parametrize("stacked", ENGINES.values(), ids=ENGINES)
 EPOCHS, BATCH = 3, 16
@@ -40,81 +41,81 @@ RECIPES = {
 }
 
 
-def trained(task, recipe, seeds, *, stacked, model=SMALL_CNN):
-    models = fresh(task, seeds, stacked=stacked, model=model, precision=recipe.precision)
+def trained(task, options, seeds, *, stacked, model=SMALL_CNN):
+    models = fresh(task, seeds, stacked=stacked, model=model, precision=options.precision)
     models.use_streams(rng_for(models, seeds))
     order = rng_for(models, seeds)
-    dtype = recipe.dtype
-    train(models, split(task, "retain", order, dtype), split(task, "valid", order, dtype), task.classes, recipe)
+    dtype = options.dtype
+    train(models, split(task, "retain", order, dtype), split(task, "valid", order, dtype), task.classes, options)
     return models
 
 
-def by_hand(task, recipe, seed):
+def by_hand(task, options, seed):
     """The same training as an ordinary loop."""
     net = fresh(task, [seed], stacked=False).template.train()
-    if recipe.freeze_batch_norm:
+    if options.freeze_batch_norm:
         for i in (1, 5, 9):
             net[i].eval()
-    prefixes = {"all": ("",), "head": ("13.",), "bn+head": ("1.", "5.", "9.", "13.")}[recipe.trainable]
+    prefixes = {"all": ("",), "head": ("13.",), "bn+head": ("1.", "5.", "9.", "13.")}[options.trainable]
     parameters = [p for name, p in net.named_parameters() if name.startswith(prefixes)]
     start = [p.detach().clone() for p in parameters]
     kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-    if recipe.optimizer == "sgd":
-        options = {"momentum": recipe.momentum, "nesterov": recipe.nesterov}
-        optimizer = torch.optim.SGD(parameters, recipe.lr, weight_decay=recipe.weight_decay, **options)
+    if options.optimizer == "sgd":
+        sgd = {"momentum": options.momentum, "nesterov": options.nesterov}
+        optimizer = torch.optim.SGD(parameters, options.lr, weight_decay=options.weight_decay, **sgd)
     else:
-        optimizer = kinds[recipe.optimizer](parameters, recipe.lr, weight_decay=recipe.weight_decay)
-    rates = learning_rates(recipe)
+        optimizer = kinds[options.optimizer](parameters, options.lr, weight_decay=options.weight_decay)
+    rates = learning_rates(options)
     labels = torch.from_numpy(task.labels[task.splits["retain"]])
     weight = None
-    if recipe.class_weights == "balanced":
+    if options.class_weights == "balanced":
         weight = torch.tensor(
             [1 / n if (n := int((labels == c).sum())) else 0.0 for c in range(10)], dtype=torch.float64
         )
     data = split(task, "retain", Rng([seed], stacked=False))
-    augment = Augment(recipe.flip, recipe.crop) if recipe.flip or recipe.crop else None
-    for _ in range(recipe.epochs):
-        for x, y in data.batches(recipe.batch_size, augment=augment):
+    augment = Augment(options.flip, options.crop) if options.flip or options.crop else None
+    for _ in range(options.epochs):
+        for x, y in data.batches(options.batch_size, augment=augment):
             optimizer.param_groups[0]["lr"] = next(rates)
             logits = net(x)
-            if recipe.loss == "mse":
+            if options.loss == "mse":
                 losses = [((logits[i] - F.one_hot(y[i], 10)) ** 2).sum() / 2 for i in range(len(y))]
                 w = torch.ones(len(y)) if weight is None else weight[y]
                 loss = sum(w[i] * losses[i] for i in range(len(y))) / w.sum()
             else:
                 loss = F.cross_entropy(logits, y, weight=weight)
             for p, p_0 in zip(parameters, start, strict=True):
-                loss = loss + recipe.l2_to_initial / 2 * (p - p_0).square().sum()
+                loss = loss + options.l2_to_initial / 2 * (p - p_0).square().sum()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
     return net
 
 
-def learning_rates(recipe, steps=3):
+def learning_rates(options, steps=3):
     """The learning rate of every step, in closed form (one_cycle: Smith & Topin as in torch, 30 % up, from lr/25 to lr/25e4)."""
-    total = recipe.epochs * steps
+    total = options.epochs * steps
     for step in range(total):
-        if recipe.schedule == "constant":
-            yield recipe.lr
-        elif recipe.schedule == "cosine":
-            yield recipe.lr * (1 + math.cos(math.pi * (step // steps) / recipe.epochs)) / 2
+        if options.schedule == "constant":
+            yield options.lr
+        elif options.schedule == "cosine":
+            yield options.lr * (1 + math.cos(math.pi * (step // steps) / options.epochs)) / 2
         else:
             peak = 0.3 * total - 1
             if step <= peak:
-                start, end, share = recipe.lr / 25, recipe.lr, step / peak
+                start, end, share = options.lr / 25, options.lr, step / peak
             else:
-                start, end, share = recipe.lr, recipe.lr / 25e4, (step - peak) / (total - 1 - peak)
+                start, end, share = options.lr, options.lr / 25e4, (step - peak) / (total - 1 - peak)
             yield end + (start - end) * (1 + math.cos(math.pi * share)) / 2
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipe_equals_an_ordinary_loop(task, name):
-    recipe = tiny_recipe(epochs=EPOCHS, batch_size=BATCH, **RECIPES[name])
-    sequential = trained(task, recipe, [1], stacked=False)
-    expected = by_hand(task, recipe, 1).state_dict()
+    options = tiny_options(epochs=EPOCHS, batch_size=BATCH, **RECIPES[name])
+    sequential = trained(task, options, [1], stacked=False)
+    expected = by_hand(task, options, 1).state_dict()
     assert max(differences(sequential.state(), expected).values()) < 1e-10
-    stacked = trained(task, recipe, [1, 2], stacked=True).state()
+    stacked = trained(task, options, [1, 2], stacked=True).state()
     assert max(differences({n: t[0] for n, t in stacked.items()}, sequential.state()).values()) < 1e-9
     assert not torch.equal(stacked["13.weight"][0], stacked["13.weight"][1])
 
@@ -122,7 +123,7 @@ def test_recipe_equals_an_ordinary_loop(task, name):
 def test_the_recipes_above_differ(task):
     """Each option does something: no two of them give the same weights."""
     found = {
-        name: trained(task, tiny_recipe(epochs=EPOCHS, **changes), [1], stacked=False).state()["13.weight"]
+        name: trained(task, tiny_options(epochs=EPOCHS, **changes), [1], stacked=False).state()["13.weight"]
         for name, changes in RECIPES.items()
     }
     names = list(found)
@@ -134,7 +135,7 @@ def test_the_recipes_above_differ(task):
 @both_engines
 @pytest.mark.parametrize("schedule", ["constant", "cosine", "one_cycle"])
 def test_learning_rate_of_every_step(task, stacked, schedule, monkeypatch):
-    recipe = tiny_recipe(schedule=schedule, epochs=4, lr=0.3)
+    options = tiny_options(schedule=schedule, epochs=4, lr=0.3)
     models = fresh(task, [1, 2], stacked=stacked)
     seen = []
     apply = models.apply
@@ -142,8 +143,8 @@ def test_learning_rate_of_every_step(task, stacked, schedule, monkeypatch):
         models, "apply", lambda optimizer, g: (seen.append(optimizer.param_groups[0]["lr"]), apply(optimizer, g))
     )
     data = split(task, "retain", rng_for(models, [1, 2]))
-    train(models, data, data, 10, recipe)
-    assert seen == pytest.approx(list(learning_rates(recipe)), abs=1e-12)
+    train(models, data, data, 10, options)
+    assert seen == pytest.approx(list(learning_rates(options)), abs=1e-12)
     assert len(seen) == 4 * 3
 
 
@@ -168,18 +169,18 @@ def test_best_checkpoint(task, stacked, first):
     """Each model ends as it was after its own best epoch on valid (the earliest of equals) from ``first`` on."""
     seeds, epochs = ([1, 2, 3, 4], 6) if stacked else ([3], 6)
     x, y = split(task, "valid", Rng([0], stacked=False)).tensors()
-    options = {"lr": 0.4, "weight_decay": 0.0}
+    sgd = {"lr": 0.4, "weight_decay": 0.0}
     states, accuracies = [], []
     for n in range(1, epochs + 1):
-        models = trained(task, tiny_recipe(epochs=n, **options), seeds, stacked=stacked)
+        models = trained(task, tiny_options(epochs=n, **sgd), seeds, stacked=stacked)
         states.append(models.state())
         accuracies.append((models.logits(x).argmax(-1) == y).double().mean(-1).reshape(-1))
     table = torch.stack(accuracies)[first:]  # [epochs, models]
     best = [first + max(range(len(table)), key=lambda e: (float(table[e, m]), -e)) for m in range(len(seeds))]
     assert min(best) < epochs - 1  # else the test says nothing
     assert not stacked or len(set(best)) > 1
-    recipe = tiny_recipe(epochs=epochs, checkpoint="best", checkpoint_from=first, **options)
-    result = trained(task, recipe, seeds, stacked=stacked).state()
+    options = tiny_options(epochs=epochs, checkpoint="best", checkpoint_from=first, **sgd)
+    result = trained(task, options, seeds, stacked=stacked).state()
     for m, epoch in enumerate(best):
         for name, tensor in result.items():
             expected = states[epoch][name]
@@ -188,7 +189,7 @@ def test_best_checkpoint(task, stacked, first):
 
 def test_valid_is_not_looked_at_otherwise(task):
     models = fresh(task, [1], stacked=False)
-    train(models, split(task, "retain", rng_for(models, [1])), None, 10, tiny_recipe(epochs=1))
+    train(models, split(task, "retain", rng_for(models, [1])), None, 10, tiny_options(epochs=1))
 
 
 # --- what moves -----------------------------------------------------------------------------------------------------
@@ -208,7 +209,7 @@ SUBSETS = {
 def test_only_the_chosen_parameters_move(task, stacked, name, subset):
     spec = {"small_cnn": SMALL_CNN, "dropout": DROPOUT_NET}[name]
     before = fresh(task, [1, 2], stacked=stacked, model=spec).state()
-    models = trained(task, tiny_recipe(trainable=subset, weight_decay=0.1), [1, 2], stacked=stacked, model=spec)
+    models = trained(task, tiny_options(trainable=subset, weight_decay=0.1), [1, 2], stacked=stacked, model=spec)
     moved = {n.split(".")[0] for n in models.parameters if not torch.equal(models.state()[n], before[n])}
     if stacked:
         assert all(
@@ -226,10 +227,10 @@ def test_only_the_chosen_parameters_move(task, stacked, name, subset):
 @both_engines
 def test_freeze_batch_norm_keeps_running_statistics(task, stacked):
     before = fresh(task, [1, 2], stacked=stacked).state()
-    after = trained(task, tiny_recipe(freeze_batch_norm=True), [1, 2], stacked=stacked).state()
+    after = trained(task, tiny_options(freeze_batch_norm=True), [1, 2], stacked=stacked).state()
     assert all(torch.equal(after[n], before[n]) for n in after if "running" in n or "tracked" in n)
     assert not torch.equal(after["1.weight"], before["1.weight"])
-    moving = trained(task, tiny_recipe(), [1, 2], stacked=stacked).state()
+    moving = trained(task, tiny_options(), [1, 2], stacked=stacked).state()
     assert not torch.equal(moving["1.running_mean"], before["1.running_mean"])
 
 
@@ -242,8 +243,8 @@ CPU_STACKED_BF16 = pytest.mark.xfail(
 
 @pytest.mark.parametrize("stacked", [False, pytest.param(True, marks=CPU_STACKED_BF16)], ids=ENGINES)
 def test_bf16(task, stacked):
-    bf16 = trained(task, tiny_recipe(precision="bf16"), [1, 2], stacked=stacked)
-    full = trained(task, tiny_recipe(precision="float32"), [1, 2], stacked=stacked)
+    bf16 = trained(task, tiny_options(precision="bf16"), [1, 2], stacked=stacked)
+    full = trained(task, tiny_options(precision="float32"), [1, 2], stacked=stacked)
     a, b = bf16.state(), full.state()
     assert all(a[n].dtype == torch.float32 for n in bf16.parameters)
     gap = max(differences(a, b).values())
@@ -255,7 +256,7 @@ def test_bf16(task, stacked):
 
 @pytest.mark.parametrize(("precision", "dtype"), [("float64", torch.float64), ("float32", torch.float32)])
 def test_precision(task, precision, dtype):
-    state = trained(task, tiny_recipe(precision=precision), [1], stacked=False).state()
+    state = trained(task, tiny_options(precision=precision), [1], stacked=False).state()
     assert {t.dtype for t in state.values()} == {dtype, torch.int64}
 
 
@@ -270,7 +271,7 @@ def test_precision(task, precision, dtype):
         ({"loss": "cross_entropi"}, "did you mean cross_entropy"),
         ({"trainable": "heads"}, "did you mean head"),
         ({"precision": "fp8"}, "known: bf16, float32, float64|did you mean"),
-        ({"learning_rate": 0.1}, "unknown key train 'learning_rate'|unknown key train"),
+        ({"learning_rate": 0.1}, "unknown key 'train.learning_rate'"),
         ({"epoch": 3}, "did you mean epochs"),
         ({"epochs": 0}, "train.epochs=0: expected at least 1"),
         ({"batch_size": 0}, "train.batch_size=0"),
@@ -285,26 +286,26 @@ def test_precision(task, precision, dtype):
 )
 def test_bad_values(node, message):
     with pytest.raises(UserError, match=message):
-        Recipe.from_config(node)
+        TrainingOptions.read(node, "train")
 
 
 def test_identity_leaves_out_defaults_and_holds_everything_else():
-    assert Recipe().identity == {}
+    assert TrainingOptions().identity == {}
     changes = {
         "optimizer": "adam", "lr": 0.2, "momentum": 0.5, "nesterov": True, "weight_decay": 0.1, "schedule": "cosine",
         "epochs": 3, "batch_size": 8, "class_weights": "balanced", "flip": True, "crop": 1, "loss": "mse",
         "checkpoint": "best", "checkpoint_from": 1, "retrained_checkpoint_from": 2, "trainable": "head",
         "freeze_batch_norm": True, "l2_to_initial": 0.1, "precision": "bf16",
     }  # fmt: skip
-    assert set(changes) == set(Recipe.__dataclass_fields__)
+    assert set(changes) == set(TrainingOptions.model_fields)
     for name, value in changes.items():
         others = {"epochs": 3} if name == "checkpoint_from" else {}
-        assert Recipe(**({name: value} | others)).identity[name] == value
+        assert TrainingOptions(**({name: value} | others)).identity[name] == value
 
 
 def test_class_weights_of_absent_classes_are_zero(task):
     data = split(task, "retain", Rng([0], stacked=False))
-    loss = training._loss(data, 12, tiny_recipe(class_weights="balanced"))
+    loss = training._loss(data, 12, tiny_options(class_weights="balanced"))
     counts = data.label_counts(12)
     assert loss.keywords["weight"].tolist() == pytest.approx([1 / n if n else 0.0 for n in counts.tolist()])
     assert loss.keywords["weight"][10:].tolist() == [0.0, 0.0]
@@ -314,6 +315,6 @@ def test_training_starts_from_the_weights_there_are(task):
     models = fresh(task, [1], stacked=False)
     order = rng_for(models, [1])
     data = split(task, "retain", order)
-    train(models, data, data, 10, tiny_recipe(epochs=1, lr=0.0, weight_decay=0.0))
+    train(models, data, data, 10, tiny_options(epochs=1, lr=0.0, weight_decay=0.0))
     expected = copy.deepcopy(fresh(task, [1], stacked=False).state())
     assert all(torch.equal(models.state()[n], expected[n]) for n in models.parameters)

@@ -8,13 +8,13 @@ import torch.nn.functional as F
 
 from harness.engine.streams import Rng
 from harness.engine.training import train
-from tests.helpers import built_in, data_for, differences, fresh, rng_for, split, tiny_recipe
+from tests.helpers import built_in, data_for, differences, fresh, rng_for, split, tiny_options
 
 
 def trained(task, stacked):
     models = fresh(task, [1, 2], stacked=stacked)
     order = rng_for(models, [1, 2])
-    train(models, split(task, "forget", order), split(task, "valid", order), 10, tiny_recipe(epochs=20))
+    train(models, split(task, "forget", order), split(task, "valid", order), 10, tiny_options(epochs=20))
     models.train()
     return models
 

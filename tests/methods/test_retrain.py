@@ -9,7 +9,7 @@ from harness.methods.retrain import Retrain
 from harness.engine.streams import Rng
 from harness.engine.training import train
 from harness.models import build
-from tests.helpers import DROPOUT_NET, SMALL_CNN, data_for, fresh, rng_for, split, tiny_recipe
+from tests.helpers import DROPOUT_NET, SMALL_CNN, data_for, fresh, rng_for, split, tiny_options
 
 
 def retrained(task, original_seeds, *, stacked, model=SMALL_CNN, scale=1.0):
@@ -35,7 +35,7 @@ def test_it_is_training_from_fresh_weights_on_retain(task):
     expected = fresh(task, [0], stacked=False)
     expected.load_models([build(SMALL_CNN, classes=10, channels=1, seed=seed).double().state_dict()])
     order = Rng([5], stacked=False)
-    train(expected, split(task, "retain", order), split(task, "valid", order), 10, tiny_recipe())
+    train(expected, split(task, "retain", order), split(task, "valid", order), 10, tiny_options())
     found = retrained(task, [1], stacked=False).state()
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.state().items())
 

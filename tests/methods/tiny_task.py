@@ -13,13 +13,13 @@ from harness.draws.stages import Engine, build_ensemble
 from harness.engine.batches import Data, Images, method_data
 from harness.engine.ensemble import Ensemble
 from harness.engine.streams import Rng, seed_for
-from harness.engine.training import Recipe
+from harness.engine.training_options import TrainingOptions
 from harness.registry import methods as registry
 from harness.task import Task
 
 SMALL = {"_target_": "harness.models.small_cnn", "widths": [4, 4, 6]}
 RESNET = {"_target_": "harness.models.resnet18"}
-RECIPE = Recipe(epochs=2, batch_size=16, precision="float64")
+RECIPE = TrainingOptions(epochs=2, batch_size=16, precision="float64")
 
 
 def tiny_task(*, whole_class: bool = False, channels: int = 1, classes: int = 3) -> Task:

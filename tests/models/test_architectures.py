@@ -15,7 +15,7 @@ from harness.command import compose
 from harness.draws.stages import Engine, Training, build_ensemble
 from harness.engine.losses import cross_entropy
 from harness.engine.streams import Rng
-from harness.engine.training import Recipe
+from harness.engine.training_options import TrainingOptions
 from harness.errors import UserError
 from harness.models import pretrained
 from harness.models.torchvision_import import torchvision
@@ -56,7 +56,7 @@ def batches(name):
 def trained_by_engine(name, stacked):
     """state of each model, dropout streams from seeds of their own"""
     task = colour_task(side=SIDES.get(name, 8))
-    recipe = Recipe(precision="float64")
+    recipe = TrainingOptions(precision="float64")
     states = []
     for members in [[0, 1]] if stacked else [[0], [1]]:
         models = build_ensemble(
@@ -222,7 +222,7 @@ def test_weights_that_do_not_fit_are_explained(tmp_path):
 
 def test_where_the_weights_lie_is_no_part_of_a_draws_address():
     def key(**model):
-        return Training("t", {"_target_": "x", **model}, Recipe(), "original", 0, Engine("cpu", False)).key
+        return Training("t", {"_target_": "x", **model}, TrainingOptions(), "original", 0, Engine("cpu", False)).key
 
     assert key(pretrained="/a", pretrained_sha256="1") == key(pretrained="/b", pretrained_sha256="1")
     assert key(pretrained="/a", pretrained_sha256="1") != key(pretrained="/a", pretrained_sha256="2")
