@@ -14,7 +14,10 @@ METRICS = ("exact", "ks", "kl", "class_kl", "disagreement")
 def scores(*, unlearned: Draws, retrained: Draws) -> dict[str, float]:
     """Every number by its name; F is the forgetting quality, which needs 8 models of either kind."""
     epsilons = official_epsilons(unlearned=unlearned.confidences, retrained=retrained.confidences)  # [S]
-    values = {"median ε": float(np.median(epsilons)), "F": forgetting_quality(epsilons, n=min(unlearned.n, retrained.n))}
+    values = {
+        "median ε": float(np.median(epsilons)),
+        "F": forgetting_quality(epsilons, n=min(unlearned.n, retrained.n)),
+    }
     for metric in get_metrics(METRICS):
         values |= metric.compute(unlearned=unlearned, retrained=retrained)
     return values

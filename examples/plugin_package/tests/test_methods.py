@@ -3,7 +3,6 @@
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
-
 from unlearn_shrink.shrink_and_perturb import ShrinkAndPerturb
 from unlearn_shrink.smooth_forget import smooth_forget
 
