@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from harness.data.digits import digits
-from harness.draws.stages import Draw, Engine, Training, Unlearning, build_ensemble
+from harness.draws.stages import FinishedDraw, Training, Unlearning
 from harness.draws.store import Store
 from harness.engine.batches import Data, Images, Split, method_data
+from harness.engine.build import Engine, build_ensemble
 from harness.engine.ensemble import Ensemble
 from harness.engine.streams import Rng
 from harness.engine.training_options import TrainingOptions
@@ -170,7 +171,7 @@ def differences(a: dict[str, Tensor], b: dict[str, Tensor]) -> dict[str, float]:
     return {name: float((a[name].double() - b[name].double()).abs().max()) for name in a}
 
 
-def identical(a: Draw, b: Draw) -> bool:
+def identical(a: FinishedDraw, b: FinishedDraw) -> bool:
     """Equal in every byte of every tensor."""
     return a.tensors.keys() == b.tensors.keys() and all(
         a.tensors[n].contiguous().numpy().tobytes() == b.tensors[n].contiguous().numpy().tobytes() for n in a.tensors

@@ -14,8 +14,8 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from harness.draws.store import default_root, key_of, write_atomically
 from harness.errors import UserError
+from harness.files import default_root, key_of, write_atomically
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 T = TypeVar("T")

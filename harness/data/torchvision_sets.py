@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from harness.data.decoding import cached, resize
-from harness.draws.store import default_root
 from harness.errors import UserError
+from harness.files import default_root
 from harness.models.torchvision_import import torchvision
 from harness.task import Source
 

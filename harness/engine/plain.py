@@ -64,8 +64,6 @@ class PlainFunction:
     function: Callable[..., nn.Module | None]
     parameters: Mapping[str, Any]
 
-    comparable_cost = False
-
     def unlearn(self, models: Ensemble, data: Data, rng: Rng) -> None:
         retain, forget, valid = _loader(data.retain), _loader(data.forget), _loader(data.valid)
 

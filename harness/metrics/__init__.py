@@ -1,6 +1,6 @@
 """Metrics: what unlearned models say compared with what retrained models say."""
 
-from harness.metrics.base import Column, Draws, Metric, all_columns, available, get_metrics
+from harness.metrics.base import Column, Metric, Outputs, all_columns, available, get_metrics
 from harness.metrics.certified import certified_epsilons
 from harness.metrics.exact import exact_epsilons
 from harness.metrics.gaussian import gaussian_epsilons
@@ -10,8 +10,8 @@ from harness.metrics.official import confidences, forgetting_quality, official_e
 
 __all__ = [
     "Column",
-    "Draws",
     "Metric",
+    "Outputs",
     "all_columns",
     "available",
     "certified_epsilons",

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 __all__ = [
     "Column",
-    "Draws",
     "Examples",
     "FunctionMetric",
     "Metric",
+    "Outputs",
     "all_columns",
     "available",
     "get_metrics",
@@ -56,7 +56,7 @@ OPTIONAL = {
 
 
 @dataclass(frozen=True)
-class Draws:
+class Outputs:
     """What N draws of one kind of model (unlearned, retrained, original) say.
 
     Attributes:
@@ -105,9 +105,9 @@ class Draws:
         """Number of draws, N."""
         return self.confidences.shape[0]
 
-    def take(self, index: NDArray[np.intp] | slice) -> Draws:
+    def take(self, index: NDArray[np.intp] | slice) -> Outputs:
         """The draws chosen by ``index``."""
-        return Draws(
+        return Outputs(
             confidences=self.confidences[index],
             logits=None if self.logits is None else self.logits[index],
             accuracy={part: fractions[index] for part, fractions in self.accuracy.items()},
@@ -116,13 +116,13 @@ class Draws:
             cost=None if self.cost is None else self.cost[index],
         )
 
-    def joined(self, other: Draws) -> Draws:
+    def joined(self, other: Outputs) -> Outputs:
         """These draws and then the other ones; a part that either lacks is lacking."""
 
         def both(first: NDArray[Any] | None, second: NDArray[Any] | None) -> NDArray[Any] | None:
             return None if first is None or second is None else np.concatenate([first, second])
 
-        return Draws(
+        return Outputs(
             confidences=np.concatenate([self.confidences, other.confidences]),
             logits=both(self.logits, other.logits),
             accuracy={part: np.concatenate([values, other.accuracy[part]]) for part, values in self.accuracy.items()},
@@ -169,10 +169,10 @@ class Metric(Protocol):
 
     @property
     def needs(self) -> frozenset[str]:
-        """Which fields of :class:`Draws` are read: of confidences, logits, accuracy, test_confidences, features, cost."""
+        """Which fields of :class:`Outputs` are read: of confidences, logits, accuracy, test_confidences, features, cost."""
         ...
 
-    def compute(self, *, unlearned: Draws, retrained: Draws) -> dict[str, float]:
+    def compute(self, *, unlearned: Outputs, retrained: Outputs) -> dict[str, float]:
         """One value per column, keyed by the column's name; NaN where this N does not allow one."""
         ...
 
@@ -181,7 +181,7 @@ Examples = Mapping[str, NDArray[np.float64]]  # by name one number per example: 
 
 
 class _Function(Protocol):
-    def __call__(self, *, unlearned: Draws, retrained: Draws) -> dict[str, Any]: ...
+    def __call__(self, *, unlearned: Outputs, retrained: Outputs) -> dict[str, Any]: ...
 
 
 class _Summary(Protocol):
@@ -198,11 +198,11 @@ class FunctionMetric:
     function: _Function
     summary: _Summary | None = None
 
-    def compute(self, *, unlearned: Draws, retrained: Draws) -> dict[str, float]:
+    def compute(self, *, unlearned: Outputs, retrained: Outputs) -> dict[str, float]:
         """Call the function, sum up, and check that this fills exactly the declared columns."""
         return self.detailed(unlearned=unlearned, retrained=retrained)[1]
 
-    def detailed(self, *, unlearned: Draws, retrained: Draws) -> tuple[Examples, dict[str, float]]:
+    def detailed(self, *, unlearned: Outputs, retrained: Outputs) -> tuple[Examples, dict[str, float]]:
         """:meth:`compute`, and before it what ``summary`` sums up, by name [S] each (nothing without a summary)."""
         for need, what in OPTIONAL.items():
             if need in self.needs and (getattr(unlearned, need) is None or getattr(retrained, need) is None):
@@ -218,7 +218,7 @@ class FunctionMetric:
 def metric(
     *, name: str, needs: Iterable[str], columns: Sequence[Column], summary: _Summary | None = None
 ) -> Callable[[_Function], FunctionMetric]:
-    """Declare a function ``f(*, unlearned: Draws, retrained: Draws) -> dict[str, float]`` as a metric.
+    """Declare a function ``f(*, unlearned: Outputs, retrained: Outputs) -> dict[str, float]`` as a metric.
 
     With a ``summary`` the function gives arrays [S] instead, one number per example, and
     ``summary(examples: Mapping[str, array [..., S]]) -> dict[str, array [...]]`` makes the columns of them, for any leading axes.

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from scipy.special import betaincinv
 
-from harness.metrics.base import Column, Draws, Examples, metric
+from harness.metrics.base import Column, Examples, Outputs, metric
 from harness.metrics.exact import windows
 from harness.metrics.official import DELTA
 from harness.metrics.samples import Floats, count_below, two_samples
@@ -179,7 +179,7 @@ def _summary(examples: Examples) -> dict[str, Any]:
     ),
     summary=_summary,
 )
-def certified(*, unlearned: Draws, retrained: Draws) -> dict[str, Floats]:
+def certified(*, unlearned: Outputs, retrained: Outputs) -> dict[str, Floats]:
     """Per example the certified ε, the margin 1 − δ − FPR − FNR, and the ceiling; NaN below 4 draws."""
     n_examples = unlearned.confidences.shape[1]
     if min(unlearned.n, retrained.n) < SMALLEST:

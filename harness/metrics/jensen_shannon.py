@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.special import xlogy
 
-from harness.metrics.base import Column, Draws, metric
+from harness.metrics.base import Column, Outputs, metric
 from harness.metrics.samples import Floats, count_below, two_samples
 
 __all__ = ["jensen_shannon", "js_divergences", "n_bins"]
@@ -61,7 +61,7 @@ def n_bins(n: int) -> int:
         ),
     ),
 )
-def jensen_shannon(*, unlearned: Draws, retrained: Draws) -> dict[str, float]:
+def jensen_shannon(*, unlearned: Outputs, retrained: Outputs) -> dict[str, float]:
     """Mean divergence over the forget set."""
     divergences = js_divergences(unlearned=unlearned.confidences, retrained=retrained.confidences)
     return {"jensen_shannon": float(divergences.mean())}

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.metrics.base import Column, Draws, metric
+from harness.metrics.base import Column, Outputs, metric
 
 __all__ = [
     "competition_score",
@@ -232,12 +232,12 @@ def competition_score(quality: float, *, unlearned: Mapping[str, Floats], retrai
         ),
     ),
 )
-def official(*, unlearned: Draws, retrained: Draws) -> dict[str, float]:
+def official(*, unlearned: Outputs, retrained: Outputs) -> dict[str, float]:
     """Forgetting quality, median ε and score; the first and last are NaN below 8 draws (smoke runs)."""
     return scored(official_epsilons, unlearned=unlearned, retrained=retrained)
 
 
-def scored(epsilons_of: Callable[..., Floats], *, unlearned: Draws, retrained: Draws) -> dict[str, float]:
+def scored(epsilons_of: Callable[..., Floats], *, unlearned: Outputs, retrained: Outputs) -> dict[str, float]:
     """The columns of ``official``, from the ε of any estimator."""
     epsilons = epsilons_of(unlearned=unlearned.confidences, retrained=retrained.confidences)
     n = min(unlearned.n, retrained.n)

@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtri, stdtrit
 
 from harness.engine.streams import seed_for
-from harness.metrics.base import Column, Draws, Examples, FunctionMetric, Metric
+from harness.metrics.base import Column, Examples, FunctionMetric, Metric, Outputs
 
 __all__ = [
     "Again",
@@ -59,7 +59,7 @@ _NORMAL = ndtri((np.arange(31) + 0.5) / 31)  # a standard normal variable in 31 
 
 
 def intervals(
-    metrics: Sequence[Metric], *, unlearned: Draws, retrained: Draws, seed: int, subsets: int = SUBSETS
+    metrics: Sequence[Metric], *, unlearned: Outputs, retrained: Outputs, seed: int, subsets: int = SUBSETS
 ) -> dict[str, tuple[float, float]]:
     """95 % intervals over draws for every column of every metric, at this N.
 
@@ -104,7 +104,7 @@ def ends(metrics: Sequence[Metric], again: Again) -> dict[str, tuple[float, floa
 
 
 def resampled(
-    metrics: Sequence[Metric], *, unlearned: Draws, retrained: Draws, seed: int, subsets: int = SUBSETS
+    metrics: Sequence[Metric], *, unlearned: Outputs, retrained: Outputs, seed: int, subsets: int = SUBSETS
 ) -> Again:
     """Every column from all draws and from ``subsets`` subsets of them.
 
@@ -186,7 +186,7 @@ def normalised(score: float, *, floor: float, ceiling: float) -> float:
     return (score - floor) / (ceiling - floor) if ceiling > floor else math.nan
 
 
-def _looked_at(metric: Metric, unlearned: Draws, retrained: Draws) -> tuple[Examples, dict[str, float]]:
+def _looked_at(metric: Metric, unlearned: Outputs, retrained: Outputs) -> tuple[Examples, dict[str, float]]:
     if isinstance(metric, FunctionMetric):
         return metric.detailed(unlearned=unlearned, retrained=retrained)
     return {}, metric.compute(unlearned=unlearned, retrained=retrained)

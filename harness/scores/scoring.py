@@ -14,7 +14,7 @@ from torch import Tensor
 from harness.draws.stages import EVALUATED, Stage, evaluation_index
 from harness.draws.store import Store
 from harness.engine.streams import seed_for
-from harness.metrics import Draws, Metric, confidences
+from harness.metrics import Metric, Outputs, confidences
 from harness.scores.intervals import ends, resampled
 from harness.scores.results import Null, Value, as_number
 from harness.task import Task
@@ -25,24 +25,24 @@ WORST_CONFIDENCE = -103.61632918473205  # where the logit-scaled confidence satu
 
 
 @dataclass(frozen=True)
-class Outputs:
+class Loaded:
     """The draws of one stage, and what making them cost.
 
     nan_draws: how many had NaN outputs; chosen: what the method said it chose, for every draw if for any.
     """
 
-    draws: Draws
+    outputs: Outputs
     nan_draws: int
     chosen: tuple[dict[str, Any], ...] = ()
 
-    def __getitem__(self, chosen: slice) -> Outputs:
-        return Outputs(self.draws.take(chosen), self.nan_draws, self.chosen[chosen])
+    def __getitem__(self, chosen: slice) -> Loaded:
+        return Loaded(self.outputs.take(chosen), self.nan_draws, self.chosen[chosen])
 
     @property
     def seconds(self) -> np.ndarray:
         """[N]"""
-        assert self.draws.cost is not None
-        return self.draws.cost
+        assert self.outputs.cost is not None
+        return self.outputs.cost
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Stored:
     key: str
 
 
-def load(store: Store, stage: Stage | Stored, draws: Sequence[int], task: Task) -> Outputs:
+def load(store: Store, stage: Stage | Stored, draws: Sequence[int], task: Task) -> Loaded:
     """Read the outputs of ``draws``.
 
     A draw with NaN or infinite logits counts as wrong on every example: sure of another class, with the lowest confidence.
@@ -75,8 +75,8 @@ def load(store: Store, stage: Stage | Stored, draws: Sequence[int], task: Task) 
     }
     features = [tensors.get("features/forget") for tensors, _ in loaded]
     scored = np.isin(task.splits["test"], task.scored_test())
-    return Outputs(
-        Draws(
+    return Loaded(
+        Outputs(
             confidences=confidence["forget"],
             logits=usable["forget"],
             accuracy=accuracy,
@@ -104,12 +104,12 @@ def _stacked(features: Sequence[Tensor | None], broken: np.ndarray) -> np.ndarra
     return np.where(broken[:, None, None], np.float32(0), np.stack(known))
 
 
-def unusable(outputs: Outputs) -> bool:
+def unusable(outputs: Loaded) -> bool:
     """Whether more than 10 % of the draws have NaN outputs."""
-    return outputs.nan_draws > _NAN_SHARE_ALLOWED * outputs.draws.n
+    return outputs.nan_draws > _NAN_SHARE_ALLOWED * outputs.outputs.n
 
 
-def score(metrics: Sequence[Metric], *, unlearned: Draws, retrained: Draws) -> dict[str, float]:
+def score(metrics: Sequence[Metric], *, unlearned: Outputs, retrained: Outputs) -> dict[str, float]:
     """All columns of all metrics."""
     return {
         column: value
@@ -118,7 +118,7 @@ def score(metrics: Sequence[Metric], *, unlearned: Draws, retrained: Draws) -> d
     }
 
 
-def null_values(metrics: Sequence[Metric], first: Draws, second: Draws, *, seed: int) -> dict[str, Null]:
+def null_values(metrics: Sequence[Metric], first: Outputs, second: Outputs, *, seed: int) -> dict[str, Null]:
     """What the metrics say of two pools of retrained models: the 2N draws re-split at random, N against N.
 
     The re-splits share draws, so the band describes these 2N models. For a column that compares two samples it is about as
@@ -148,7 +148,7 @@ def in_words(chosen: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     return found
 
 
-def sanity_warnings(task: Task, retrained: Draws) -> list[str]:
+def sanity_warnings(task: Task, retrained: Outputs) -> list[str]:
     """On a random or group forget set a model that never saw it must do there about as well as on test."""
     if task.forget_kind not in ("random", "groups"):
         return []
@@ -177,7 +177,7 @@ def values(
 
 
 def evaluate(
-    metrics: Sequence[Metric], *, unlearned: Draws, retrained: Draws, nulls: Mapping[str, Null], seed: int
+    metrics: Sequence[Metric], *, unlearned: Outputs, retrained: Outputs, nulls: Mapping[str, Null], seed: int
 ) -> tuple[dict[str, Value], list[float]]:
     """Every column with its null and its interval; and the score on subsets of the draws, empty where there is none."""
     again = resampled(metrics, unlearned=unlearned, retrained=retrained, seed=seed)

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from harness.draws.store import write_atomically
 from harness.errors import UserError
+from harness.files import write_atomically
 from harness.task import SPLITS, Task
 
 _FORMS = ".npy (integers), .txt (one number a line, # starts a comment), or .json (a list, or an object with a list 'forget')"

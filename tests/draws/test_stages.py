@@ -1,4 +1,4 @@
-"""Draws: functions of their stage and index alone; what is recorded of them; every built-in method in both engines."""
+"""Outputs: functions of their stage and index alone; what is recorded of them; every built-in method in both engines."""
 
 import itertools
 from dataclasses import replace
@@ -7,8 +7,9 @@ import pytest
 import torch
 from harness.methods import retrain
 
-from harness.draws.stages import EVALUATED, Engine, Training, Unlearning, evaluation_index
+from harness.draws.stages import EVALUATED, Training, Unlearning, evaluation_index
 from harness.draws.store import Store
+from harness.engine.build import Engine
 from harness.engine.streams import Rng
 from harness.errors import NotApplicable
 from harness.registry import methods as registry

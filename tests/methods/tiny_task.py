@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harness.draws.stages import Engine, build_ensemble
 from harness.engine.batches import Data, Images, method_data
+from harness.engine.build import Engine, build_ensemble
 from harness.engine.ensemble import Ensemble
 from harness.engine.streams import Rng, seed_for
 from harness.engine.training_options import TrainingOptions

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from harness.metrics import Draws, confidences, forgetting_quality, get_metrics, official_epsilons
+from harness.metrics import Outputs, confidences, forgetting_quality, get_metrics, official_epsilons
 from harness.metrics.official import _first_index, competition_score, points
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "epsilon.json").read_text())
@@ -475,7 +475,7 @@ def test_score_is_a_ratio_of_means_and_not_capped():
 def draws(seed, n, shift=0.0):
     rng = np.random.default_rng(seed)
     accuracy = {part: np.full(n, 0.9 - shift / 10) for part in ("retain", "forget", "test", "valid")}
-    return Draws(confidences=rng.normal(shift, 1, (n, 12)), logits=None, accuracy=accuracy)
+    return Outputs(confidences=rng.normal(shift, 1, (n, 12)), logits=None, accuracy=accuracy)
 
 
 def test_metric():

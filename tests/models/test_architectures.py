@@ -12,7 +12,8 @@ from torch import nn
 from harness import models as architectures
 from harness.benchmark import from_config
 from harness.command import compose
-from harness.draws.stages import Engine, Training, build_ensemble
+from harness.draws.stages import Training
+from harness.engine.build import Engine, build_ensemble
 from harness.engine.losses import cross_entropy
 from harness.engine.streams import Rng
 from harness.engine.training_options import TrainingOptions
