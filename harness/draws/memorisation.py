@@ -50,7 +50,7 @@ class SubsetTraining(Training):
         data = _Subset(images, everything, seen, order)
         valid = Split(images, torch.from_numpy(task.splits["valid"]), order)
         seconds = timed(self.engine, lambda: train(models, data, valid, task.classes, self.options), models)
-        parts = everything.to(images.device).split(_EVALUATION_BATCH)
+        parts = torch.split(everything.to(images.device), _EVALUATION_BATCH)
         right = [models.logits(images.gather(part)).argmax(-1) == images.labels[part] for part in parts]
         correct = torch.cat(right, -1).to("cpu", torch.uint8)
         member = torch.zeros_like(correct).scatter(-1, seen, 1)
@@ -81,10 +81,10 @@ def estimate(pool: Pool, store: Store) -> np.ndarray | None:
     if store.missing(pool.stage.key, pool.draws):
         return None
     try:
-        found = [store.get(pool.stage.key, draw)[0] for draw in pool.draws]
+        stored = [store.get(pool.stage.key, draw)[0] for draw in pool.draws]
     except (Missing, Damaged):
         return None
-    correct, member = (np.stack([draw[name].numpy() for draw in found]).astype(bool) for name in ("correct", "member"))
+    correct, member = (np.stack([draw[name].numpy() for draw in stored]).astype(bool) for name in ("correct", "member"))
     return memorisation(correct=correct, member=member)
 
 
@@ -93,7 +93,7 @@ def memorisation(*, correct: np.ndarray, member: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore"):
         inside = (correct & member).sum(0) / member.sum(0)
         outside = (correct & ~member).sum(0) / (~member).sum(0)
-    return inside - outside
+    return np.asarray(inside - outside)
 
 
 def choose(scores: np.ndarray, *, which: str, n: int) -> np.ndarray:
@@ -105,7 +105,7 @@ def choose(scores: np.ndarray, *, which: str, n: int) -> np.ndarray:
     usable = int((~np.isnan(scores)).sum())
     if n > usable:
         raise UserError(f"forget.n={n}: memorisation is known for {usable} images only; raise forget.models")
-    return np.sort(np.argsort(distance, kind="stable")[:n])  # NaN sorts last
+    return np.asarray(np.sort(np.argsort(distance, kind="stable")[:n]))  # NaN sorts last
 
 
 def pool(options: Memorised, like: Training) -> Pool:
@@ -116,7 +116,7 @@ def pool(options: Memorised, like: Training) -> Pool:
 
 def images(options: Memorised, base: Task, pool: Pool, store: Store) -> np.ndarray:
     """Source numbers of the images to forget; while draws of ``pool`` are missing, as many others. Raises UserError."""
-    trained = base.source_index[training_images(base)]
+    trained: np.ndarray = base.source_index[training_images(base)]
     if options.n >= len(trained):
         raise UserError(
             f"forget.n={options.n}: expected 1 to {len(trained) - 1} (there are {len(trained)} training images)"

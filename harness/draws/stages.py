@@ -107,8 +107,8 @@ class Training:
         task, _ = task_on_device(store.root, self.task_hash, engine.device, self.options.dtype)
         models = self._fresh(task, draws, engine)
         models.remember(initial=models.snapshot())
-        found = [store.get(self.key, draw, prefix="weights/")[0] for draw in draws]
-        models.load_models([{name.removeprefix("weights/"): w for name, w in weights.items()} for weights in found])
+        stored = [store.get(self.key, draw, prefix="weights/")[0] for draw in draws]
+        models.load_models([{name.removeprefix("weights/"): w for name, w in weights.items()} for weights in stored])
         return models
 
     def warm_up(self, task: Task, images: Images) -> None:

@@ -118,7 +118,8 @@ class Store:
 
     def get_record(self, key: str) -> dict[str, Any] | None:
         try:
-            return json.loads((self.root / "records" / f"{key}.json").read_text())
+            record: dict[str, Any] = json.loads((self.root / "records" / f"{key}.json").read_text())
+            return record
         except (FileNotFoundError, json.JSONDecodeError):
             return None
 

@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.metrics.attacks import DELTA, EPSILON_CAP, attack_table
 from harness.metrics.base import Column, Outputs, metric
-from harness.metrics.official import DELTA, EPSILON_CAP, SMALLEST_N, attack_table, forgetting_quality
+from harness.metrics.official import SMALLEST_N, forgetting_quality
 from harness.metrics.samples import Floats, Ints, count_below, two_samples
 
 __all__ = ["exact", "exact_epsilons", "windows"]

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from scipy.special import log_ndtr
 
+from harness.metrics.attacks import DELTA, EPSILON_CAP
 from harness.metrics.base import Column, Outputs, metric
 from harness.metrics.kl import fit
-from harness.metrics.official import DELTA, EPSILON_CAP, SMALLEST_N, forgetting_quality
+from harness.metrics.official import SMALLEST_N, forgetting_quality
 from harness.metrics.samples import Floats
 
 __all__ = ["gaussian", "gaussian_epsilons"]

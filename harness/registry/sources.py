@@ -57,23 +57,23 @@ class Sources:
         parts = name.split(".")
         if parts[0] == "harness" and parts[1:2] != ["methods"]:  # what changes draws there raises a version number
             return None
-        found = _file_of([self.folders[0]], parts)
-        if found is not None:
-            return found
+        origin = _file_of([self.folders[0]], parts)
+        if origin is not None:
+            return origin
         package = next((n for n in range(len(parts) - 1, 0, -1) if ".".join(parts[:n]) in sys.modules), 0)
         if package:
-            found = _file_of(getattr(sys.modules[".".join(parts[:package])], "__path__", ()), parts[package:])
+            origin = _file_of(getattr(sys.modules[".".join(parts[:package])], "__path__", ()), parts[package:])
         else:
             with suppress(ImportError, ValueError):
                 spec = importlib.util.find_spec(parts[0])
                 if spec is not None:
                     locations = spec.submodule_search_locations or ()
-                    found = _file_of(locations, parts[1:]) if parts[1:] else Path(spec.origin or "")
-        if found is None or found.suffix != ".py":
+                    origin = _file_of(locations, parts[1:]) if parts[1:] else Path(spec.origin or "")
+        if origin is None or origin.suffix != ".py":
             return None
-        installed = {"site-packages", "dist-packages"} & set(found.resolve().parts)
-        beside = not installed and any(folder in found.resolve().parents for folder in self.folders)
-        return found if beside or parts[0] == self.package else None
+        installed = {"site-packages", "dist-packages"} & set(origin.resolve().parts)
+        beside = not installed and any(folder in origin.resolve().parents for folder in self.folders)
+        return origin if beside or parts[0] == self.package else None
 
 
 def _file_of(folders: Iterable[str | Path], parts: Sequence[str]) -> Path | None:

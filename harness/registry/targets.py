@@ -23,10 +23,10 @@ def resolve(target: str) -> Any:
     if not hasattr(module, name):
         known = [n for n, value in vars(module).items() if callable(value) and not n.startswith("_")]
         raise unknown_name(f"name in {module.__name__}", name, known)
-    found = getattr(module, name)
-    if not callable(found):
-        raise UserError(f"method._target_={target} is a {type(found).__name__}; expected a class or a function")
-    return found
+    target_object = getattr(module, name)
+    if not callable(target_object):
+        raise UserError(f"method._target_={target} is a {type(target_object).__name__}; expected a class or a function")
+    return target_object
 
 
 def module_of(target: str) -> ModuleType:

@@ -42,8 +42,8 @@ def rescore(folder: Path, metrics: Sequence[Metric], store: Store | None = None)
     Returns how many results were scored. Raises UserError where a result's outputs are missing or do not allow a metric.
     """
     paths = [path for path in sorted(folder.rglob("*.json")) if path.parent.name != "tasks"]
-    found = [(path, results.read(path)) for path in paths]
-    cells = [_load(path, result, metrics, store) for path, result in found if result.status == "ok"]
+    stored = [(path, results.read(path)) for path in paths]
+    cells = [_load(path, result, metrics, store) for path, result in stored if result.status == "ok"]
     if not cells:
         raise UserError(
             f"{folder}: no results with outputs to score; expected cells/*.json and *.npz written by `unlearn`"

@@ -133,9 +133,9 @@ def read_all(folder: Path) -> list[CellResult]:
 @lru_cache(maxsize=1)
 def environment() -> dict[str, str]:
     packages = ("torch", "torchvision", "numpy", "scipy", "scikit-learn")
-    found = {name: version(name) for name in packages}
+    versions = {name: version(name) for name in packages}
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {platform.machine()}"
-    return {"unlearn": __version__, "python": platform.python_version(), "device": device, **found}
+    return {"unlearn": __version__, "python": platform.python_version(), "device": device, **versions}
 
 
 def now() -> str:

@@ -133,19 +133,19 @@ def null_values(metrics: Sequence[Metric], first: Outputs, second: Outputs, *, s
         scores = score(metrics, unlearned=both.take(order[: first.n]), retrained=both.take(order[first.n :]))
         for name in columns:
             values[name].append(scores[name])
-    return {name: _null(np.array(found)) for name, found in values.items()}
+    return {name: _null(np.array(resplit)) for name, resplit in values.items()}
 
 
 def in_words(chosen: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """What a method chose over its draws: each value with its count, most frequent first; of numbers the median."""
-    found = {}
+    words = {}
     for name in dict.fromkeys(name for facts in chosen for name in facts):
         values = [facts[name] for facts in chosen if name in facts]
         if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
-            found[name] = f"{np.median(values):.4g} (median)"
+            words[name] = f"{np.median(values):.4g} (median)"
         else:
-            found[name] = ", ".join(f"{value} ({count}x)" for value, count in Counter(map(str, values)).most_common())
-    return found
+            words[name] = ", ".join(f"{value} ({count}x)" for value, count in Counter(map(str, values)).most_common())
+    return words
 
 
 def sanity_warnings(task: Task, retrained: Outputs) -> list[str]:
@@ -168,26 +168,26 @@ def values(
     scores: Mapping[str, float], nulls: Mapping[str, Null], intervals: Mapping[str, tuple[float, float]] | None = None
 ) -> dict[str, Value]:
     """What a result file says of every column; ``intervals`` holds NaN where there is none."""
-    found = {}
+    table = {}
     for name, value in scores.items():
         low, high = (intervals or {}).get(name, (math.nan, math.nan))
         interval = (low, high) if math.isfinite(low) and math.isfinite(high) else None
-        found[name] = Value(value=as_number(value), null=nulls.get(name), interval=interval)
-    return found
+        table[name] = Value(value=as_number(value), null=nulls.get(name), interval=interval)
+    return table
 
 
 def evaluate(
     metrics: Sequence[Metric], *, unlearned: Outputs, retrained: Outputs, nulls: Mapping[str, Null], seed: int
 ) -> tuple[dict[str, Value], list[float]]:
     """Every column with its null and its interval; and the score on subsets of the draws, empty where there is none."""
-    again = resampled(metrics, unlearned=unlearned, retrained=retrained, seed=seed)
-    found = values(again.values, nulls, ends(metrics, again))
-    on_subsets = again.columns.get("score", np.array([np.nan]))
-    return found, [] if np.isnan(on_subsets).any() else [float(f"{value:.7g}") for value in on_subsets]
+    subsets = resampled(metrics, unlearned=unlearned, retrained=retrained, seed=seed)
+    table = values(subsets.values, nulls, ends(metrics, subsets))
+    on_subsets = subsets.columns.get("score", np.array([np.nan]))
+    return table, [] if np.isnan(on_subsets).any() else [float(f"{value:.7g}") for value in on_subsets]
 
 
-def _null(found: np.ndarray) -> Null:
-    if np.isnan(found).any():
+def _null(resplit: np.ndarray) -> Null:
+    if np.isnan(resplit).any():
         return Null(mean=None, low=None, high=None)
-    low, high = np.quantile(found, [0.025, 0.975])
-    return Null(mean=float(found.mean()), low=float(low), high=float(high))
+    low, high = np.quantile(resplit, [0.025, 0.975])
+    return Null(mean=float(resplit.mean()), low=float(low), high=float(high))

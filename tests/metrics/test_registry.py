@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.metrics import Column, Outputs, available, base, get_metrics
+from harness.metrics import Column, Outputs, available, get_metrics, registry
 from harness.metrics.base import FunctionMetric, metric
 from harness.scores.intervals import intervals
 
@@ -33,8 +33,12 @@ def plug_in(monkeypatch):
     """Pretend that an installed package offers metrics under these names."""
 
     def install(**places):
-        points = [EntryPoint(name=name, value=value, group=base.ENTRY_POINT_GROUP) for name, value in places.items()]
-        monkeypatch.setattr(base, "entry_points", lambda *, group: points if group == base.ENTRY_POINT_GROUP else [])
+        points = [
+            EntryPoint(name=name, value=value, group=registry.ENTRY_POINT_GROUP) for name, value in places.items()
+        ]
+        monkeypatch.setattr(
+            registry, "entry_points", lambda *, group: points if group == registry.ENTRY_POINT_GROUP else []
+        )
 
     return install
 
@@ -46,7 +50,7 @@ def test_built_ins():
 
 
 def test_columns_are_explained_and_unique():
-    columns = [column for m in get_metrics(sorted(base._BUILT_IN)) for column in m.columns]
+    columns = [column for m in get_metrics(sorted(registry._BUILT_IN)) for column in m.columns]
     names = [column.name for column in columns]
     assert len(set(names)) == len(names)
     for column in columns:
@@ -56,7 +60,7 @@ def test_columns_are_explained_and_unique():
         assert column.ideal is None or column.range[0] <= column.ideal <= column.range[1]
 
 
-@pytest.mark.parametrize("name", sorted(base._BUILT_IN))
+@pytest.mark.parametrize("name", sorted(registry._BUILT_IN))
 @pytest.mark.parametrize("n", [2, 3, 5, 16])
 def test_every_metric_fills_its_columns_within_their_range(name, n):
     rng = np.random.default_rng(n)
@@ -80,7 +84,7 @@ def test_every_metric_fills_its_columns_within_their_range(name, n):
         assert n < 8 or not np.isnan(value)
 
 
-@pytest.mark.parametrize("name", sorted(base._BUILT_IN))
+@pytest.mark.parametrize("name", sorted(registry._BUILT_IN))
 def test_no_metric_trips_over_draws_without_spread(name):
     logits = np.tile(np.array([60.0, -60.0]), (8, 4, 1))
     same = Outputs(
