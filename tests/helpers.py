@@ -17,6 +17,7 @@ from harness.data.digits import digits
 from harness.draws.stages import Draw, Engine, Training, Unlearning, build_ensemble
 from harness.draws.store import Store
 from harness.engine.batches import Data, Images, Split, method_data
+from harness.engine.dropout import use_streams
 from harness.engine.ensemble import Ensemble
 from harness.engine.streams import Rng
 from harness.engine.training_options import TrainingOptions
@@ -156,7 +157,7 @@ def data_for(task: Task, rng: Rng, **options: Any) -> Data:
 def unlearn(stage: Unlearning, draws: Sequence[int], store: Store, task: Task) -> Ensemble:
     """As ``Unlearning.make``, but returns the models."""
     models = stage.originals.restore(stage.parents(draws), store)
-    models.use_streams(stage._rng("dropout", draws))
+    use_streams(models, stage._rng("dropout", draws))
     models.train()
     data = method_data(
         task, images_of(task, stage.originals.options.dtype), stage._rng("order", draws), stage.originals.options

@@ -20,6 +20,7 @@ from harness.draws.executor import Pool
 from harness.draws.stages import Draw, Training, task_on_device, timed
 from harness.draws.store import Damaged, Missing, Store
 from harness.engine.batches import Images, Split
+from harness.engine.dropout import use_streams
 from harness.engine.streams import Rng
 from harness.engine.training import train
 from harness.errors import UserError, unknown_name
@@ -44,7 +45,7 @@ class SubsetTraining(Training):
         self.warm_up(task, images)
         models = self._fresh(task, draws, self.engine)
         order = self._rng("order", draws)
-        models.use_streams(self._rng("dropout", draws))
+        use_streams(models, self._rng("dropout", draws))
         everything = torch.from_numpy(training_images(task))
         seen = self._rng("subset", draws).permutation(len(everything))[..., : round(self.share * len(everything))]
         data = _Subset(images, everything, seen, order)

@@ -20,8 +20,12 @@ from torch import Tensor, nn
 from harness import models as architectures
 from harness.draws.store import Store, key_of
 from harness.engine.batches import Images, method_data, split_of
-from harness.engine.ensemble import Ensemble, Sequential, Stacked
+from harness.engine.dropout import use_streams
+from harness.engine.ensemble import Ensemble, joined
+from harness.engine.features import features
 from harness.engine.losses import cross_entropy
+from harness.engine.sequential import Sequential
+from harness.engine.stacked import Stacked
 from harness.engine.streams import Rng, seed_for
 from harness.engine.training import train
 from harness.engine.training_options import TrainingOptions
@@ -106,7 +110,7 @@ class Training:
         self.warm_up(task, images)
         models = self._fresh(task, draws, self.engine)
         order = self._rng("order", draws)
-        models.use_streams(self._rng("dropout", draws))
+        use_streams(models, self._rng("dropout", draws))
         used = ("retain", "forget") if self.role == "original" else ("retain",)
         data, valid = split_of(task, images, order, *used), split_of(task, images, order, "valid")
         options = self.options.for_retrained() if self.role == "retrained" else self.options
@@ -119,9 +123,10 @@ class Training:
         engine = engine or self.engine
         task, _ = task_on_device(store.root, self.task_hash, engine.device, self.options.dtype)
         models = self._fresh(task, draws, engine)
-        models.remember(initial=models.snapshot())
-        found = [store.get(self.key, draw, prefix="weights/")[0] for draw in draws]
-        models.load_models([{name.removeprefix("weights/"): w for name, w in weights.items()} for weights in found])
+        models.initial = models.snapshot()
+        stored = [store.get(self.key, draw, prefix="weights/")[0] for draw in draws]
+        states = [{name.removeprefix("weights/"): w for name, w in weights.items()} for weights in stored]
+        models.assign(joined(states, stacked=models.stacked))
         return models
 
     def warm_up(self, task: Task, images: Images) -> None:
@@ -193,7 +198,7 @@ class Unlearning:
         task, images = task_on_device(store.root, training.task_hash, self.engine.device, training.options.dtype)
         training.warm_up(task, images)
         models = training.restore(self.parents(draws), store)
-        models.use_streams(self._rng("dropout", draws))
+        use_streams(models, self._rng("dropout", draws))
         models.train()
         data = method_data(task, images, self._rng("order", draws), training.options.for_retrained())
         rng = self._rng("noise", draws)
@@ -252,9 +257,7 @@ def build_ensemble(
 
     nets = [build(seed) for seed in seeds]
     bf16 = options.precision == "bf16"
-    models = Stacked(nets, bf16=bf16) if engine.stacked else Sequential(nets[0], bf16=bf16)
-    models.remember(build=build)
-    return models
+    return Stacked(nets, build=build, bf16=bf16) if engine.stacked else Sequential(nets[0], build=build, bf16=bf16)
 
 
 def timed(engine: Engine, work: Any, models: Ensemble) -> float:
@@ -284,7 +287,7 @@ def _finish(
     """Record the outputs of finished models on the evaluation examples."""
     outputs = {f"logits/{name}": models.logits(_evaluated(task, images, name)) for name in EVALUATED}
     if keep_features:
-        outputs["features/forget"] = models.features(_evaluated(task, images, "forget"))
+        outputs["features/forget"] = features(models, _evaluated(task, images, "forget"))
     if keep_weights:
         outputs |= {f"weights/{name}": tensor for name, tensor in models.state().items()}
     if not models.stacked:

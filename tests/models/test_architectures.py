@@ -13,6 +13,7 @@ from harness import models as architectures
 from harness.benchmark import from_config
 from harness.command import compose
 from harness.draws.stages import Engine, Training, build_ensemble
+from harness.engine.dropout import use_streams
 from harness.engine.losses import cross_entropy
 from harness.engine.streams import Rng
 from harness.engine.training_options import TrainingOptions
@@ -62,7 +63,7 @@ def trained_by_engine(name, stacked):
         models = build_ensemble(
             registered(name), task, [SEEDS[m] for m in members], engine=Engine("cpu", stacked), recipe=recipe
         )
-        models.use_streams(Rng([100 + m for m in members], stacked=stacked))
+        use_streams(models, Rng([100 + m for m in members], stacked=stacked))
         models.train()
         optimizer = models.sgd(lr=1e-3, momentum=0.9, weight_decay=1e-3)
         for x, y in batches(name):
