@@ -27,8 +27,9 @@ from torch.utils.data import DataLoader, TensorDataset
 from harness import models as architectures
 from harness.command.compose import configurations
 from harness.draws.store import Store
-from harness.engine.ensemble import Sequential, Stacked
 from harness.engine.losses import cross_entropy
+from harness.engine.sequential import Sequential
+from harness.engine.stacked import Stacked
 from harness.metrics import Outputs, confidences
 
 

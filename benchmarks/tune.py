@@ -30,11 +30,11 @@ from harness.draws.executor import Executor, Pool
 from harness.draws.progress import Progress
 from harness.draws.stages import Unlearning
 from harness.draws.store import Store
-from harness.engine.streams import seed_for
 from harness.metrics import ks_test
 from harness.registry import methods as registry
 from harness.registry.methods import MethodSpec
 from harness.scores import scoring
+from harness.streams import seed_for
 
 SEED = 1000
 COST_LIMIT = 0.2

@@ -5,10 +5,7 @@ Scored against the reference pool it shows what a perfect method gets with N dra
 
 from __future__ import annotations
 
-from harness.engine.batches import Data
-from harness.engine.ensemble import Ensemble
-from harness.engine.streams import Rng
-from harness.engine.training import train
+from harness import Data, Ensemble, Rng, train
 
 
 class Retrain:

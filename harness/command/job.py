@@ -13,10 +13,10 @@ from omegaconf import DictConfig
 
 from harness.benchmark import from_config
 from harness.draws.store import Store
-from harness.engine.streams import seed_for
 from harness.errors import UserError
 from harness.files import write_atomically
 from harness.run import fill_first, run
+from harness.streams import seed_for
 
 
 def job(cfg: DictConfig) -> str:

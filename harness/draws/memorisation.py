@@ -20,9 +20,10 @@ from harness.draws.executor import Pool
 from harness.draws.stages import FinishedDraw, Training, one_by_one, task_on_device, timed
 from harness.draws.store import Damaged, Missing, Store
 from harness.engine.batches import Images, Split
-from harness.engine.streams import Rng
+from harness.engine.dropout import use_streams
 from harness.engine.training import train
 from harness.errors import UserError
+from harness.streams import Rng
 from harness.task import Task
 from harness.tasks.options import Memorised
 
@@ -44,7 +45,7 @@ class SubsetTraining(Training):
         self.warm_up(task, images)
         models = self._fresh(task, draws, self.engine)
         order = self._rng("order", draws)
-        models.use_streams(self._rng("dropout", draws))
+        use_streams(models, self._rng("dropout", draws))
         everything = torch.from_numpy(training_images(task))
         seen = self._rng("subset", draws).permutation(len(everything))[..., : round(self.share * len(everything))]
         data = _Subset(images, everything, seen, order)

@@ -16,8 +16,8 @@ from harness.engine.batches import Images, split_of
 from harness.engine.build import Engine, build_ensemble
 from harness.engine.ensemble import Ensemble
 from harness.engine.losses import cross_entropy
-from harness.engine.streams import Rng
 from harness.engine.training_options import TrainingOptions
+from harness.streams import Rng
 from harness.task import Task
 
 WARM_UP_STEPS = 3  # the first steps of a process pay for lazy initialisation

@@ -22,12 +22,14 @@ from harness.draws.probe import probe
 from harness.draws.store import Store
 from harness.engine.batches import Images, method_data, split_of
 from harness.engine.build import Engine, build_ensemble
-from harness.engine.ensemble import Ensemble
-from harness.engine.streams import Rng, seed_for
+from harness.engine.dropout import use_streams
+from harness.engine.ensemble import Ensemble, joined
+from harness.engine.features import features
 from harness.engine.training import train
 from harness.engine.training_options import TrainingOptions
 from harness.files import key_of
 from harness.registry.methods import MethodSpec
+from harness.streams import Rng, seed_for
 from harness.task import Task
 
 # Raised by hand when a change of the code changes the draws; a commit hash would void the store at every commit.
@@ -93,7 +95,7 @@ class Training:
         self.warm_up(task, images)
         models = self._fresh(task, draws, self.engine)
         order = self._rng("order", draws)
-        models.use_streams(self._rng("dropout", draws))
+        use_streams(models, self._rng("dropout", draws))
         used = ("retain", "forget") if self.role == "original" else ("retain",)
         data, valid = split_of(task, images, order, *used), split_of(task, images, order, "valid")
         options = self.options.for_retrained() if self.role == "retrained" else self.options
@@ -106,9 +108,10 @@ class Training:
         engine = engine or self.engine
         task, _ = task_on_device(store.root, self.task_hash, engine.device, self.options.dtype)
         models = self._fresh(task, draws, engine)
-        models.remember(initial=models.snapshot())
+        models.initial = models.snapshot()
         stored = [store.get(self.key, draw, prefix="weights/")[0] for draw in draws]
-        models.load_models([{name.removeprefix("weights/"): w for name, w in weights.items()} for weights in stored])
+        states = [{name.removeprefix("weights/"): w for name, w in weights.items()} for weights in stored]
+        models.assign(joined(states, stacked=models.stacked))
         return models
 
     def warm_up(self, task: Task, images: Images) -> None:
@@ -173,7 +176,7 @@ class Unlearning:
         task, images = task_on_device(store.root, training.task_hash, self.engine.device, training.options.dtype)
         training.warm_up(task, images)
         models = training.restore(self.parents(draws), store)
-        models.use_streams(self._rng("dropout", draws))
+        use_streams(models, self._rng("dropout", draws))
         models.train()
         data = method_data(task, images, self._rng("order", draws), training.options.for_retrained())
         rng = self._rng("noise", draws)
@@ -247,7 +250,7 @@ def _finish(
     """Record the outputs of finished models on the evaluation examples."""
     outputs = {f"logits/{name}": models.logits(_evaluated(task, images, name)) for name in EVALUATED}
     if keep_features:
-        outputs["features/forget"] = models.features(_evaluated(task, images, "forget"))
+        outputs["features/forget"] = features(models, _evaluated(task, images, "forget"))
     if keep_weights:
         outputs |= {f"weights/{name}": tensor for name, tensor in models.state().items()}
     return one_by_one(models, draws, outputs, seconds)

@@ -10,7 +10,9 @@ import torch
 from torch import nn
 
 from harness import models as architectures
-from harness.engine.ensemble import Ensemble, Sequential, Stacked
+from harness.engine.ensemble import Ensemble
+from harness.engine.sequential import Sequential
+from harness.engine.stacked import Stacked
 from harness.engine.training_options import TrainingOptions
 from harness.task import Task
 
@@ -42,10 +44,9 @@ def build_ensemble(
     def build(seed: int) -> nn.Module:
         net = architectures.build(model, classes=task.classes, channels=task.images.shape[-1], seed=seed)
         net = net.to(torch.device(engine.device), options.dtype)
-        return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        in_place: nn.Module = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return in_place
 
     nets = [build(seed) for seed in seeds]
     bf16 = options.precision == "bf16"
-    models = Stacked(nets, bf16=bf16) if engine.stacked else Sequential(nets[0], bf16=bf16)
-    models.remember(build=build)
-    return models
+    return Stacked(nets, build=build, bf16=bf16) if engine.stacked else Sequential(nets[0], build=build, bf16=bf16)

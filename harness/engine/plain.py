@@ -17,7 +17,7 @@ from torch.utils.data._utils.collate import default_collate_fn_map
 
 from harness.engine.batches import Data, Split
 from harness.engine.ensemble import Ensemble
-from harness.engine.streams import Rng
+from harness.streams import Rng
 
 BATCH_SIZE = 64  # as the competition's loaders
 

@@ -65,19 +65,15 @@ def _state_dict(path: str, sha256: str) -> dict[str, Tensor]:
     file = Path(path).expanduser()
     try:
         safe = file.suffix == ".safetensors"
-        content: Any = load_file(file) if safe else torch.load(file, map_location="cpu", weights_only=True)
+        loaded: Any = load_file(file) if safe else torch.load(file, map_location="cpu", weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, OSError, ValueError, EOFError) as error:
         first = str(error).strip().split("\n")[0]
         raise UserError(f"model.pretrained={path}: cannot be read as a state dict ({first})") from error
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
-    if (
-        not isinstance(content, dict)
-        or not content
-        or not all(isinstance(tensor, Tensor) for tensor in content.values())
-    ):
+    if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
+        loaded = loaded["state_dict"]
+    if not isinstance(loaded, dict) or not loaded or not all(isinstance(tensor, Tensor) for tensor in loaded.values()):
         raise UserError(f"model.pretrained={path}: expected a state dict (names and tensors)")
-    return {_current(name): tensor for name, tensor in content.items()}
+    return {_current(name): tensor for name, tensor in loaded.items()}
 
 
 def _current(name: str) -> str:

@@ -18,11 +18,11 @@ from omegaconf import OmegaConf
 from harness.engine.batches import Data
 from harness.engine.ensemble import Ensemble
 from harness.engine.plain import PlainFunction
-from harness.engine.streams import Rng
 from harness.errors import UserError, unknown_name
 from harness.registry.catalogue import names, plugins
 from harness.registry.sources import source_hash
 from harness.registry.targets import resolve
+from harness.streams import Rng
 
 EPOCHS = 30  # of the competition's training, for which most authors' constants were chosen
 _COUNT_EPOCHS = ("epochs", "warm_up_epochs", "repair_epochs", "ascent_epochs", "partial_epochs", "decay_after")

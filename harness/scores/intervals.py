@@ -35,8 +35,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri, stdtrit
 
-from harness.engine.streams import seed_for
 from harness.metrics.base import Column, Examples, FunctionMetric, Metric, Outputs
+from harness.streams import seed_for
 
 __all__ = [
     "Resampled",

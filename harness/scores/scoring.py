@@ -13,10 +13,10 @@ from torch import Tensor
 
 from harness.draws.stages import EVALUATED, Stage, evaluation_index
 from harness.draws.store import Store
-from harness.engine.streams import seed_for
 from harness.metrics import Metric, Outputs, confidences
 from harness.scores.intervals import ends, resampled
 from harness.scores.results import Null, Value, as_number
+from harness.streams import seed_for
 from harness.task import Task
 
 _NAN_SHARE_ALLOWED = 0.1

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from harness.engine.streams import seed_for
 from harness.errors import UserError
+from harness.streams import seed_for
 from harness.task import Source, Task
 from harness.tasks.forget_sets import Candidates, choose
 from harness.tasks.index_files import read_indices

@@ -10,9 +10,9 @@ from harness.methods import retrain
 from harness.draws.stages import EVALUATED, Training, Unlearning, evaluation_index
 from harness.draws.store import Store
 from harness.engine.build import Engine
-from harness.engine.streams import Rng
 from harness.errors import NotApplicable
 from harness.registry import methods as registry
+from harness.streams import Rng
 from tests import helpers
 from tests.helpers import (
     DROPOUT_NET,
