@@ -27,9 +27,10 @@ from torch.utils.data import DataLoader, TensorDataset
 from harness import models as architectures
 from harness.command.compose import configurations
 from harness.draws.store import Store
-from harness.engine.ensemble import Sequential, Stacked
 from harness.engine.losses import cross_entropy
-from harness.metrics import Draws, confidences
+from harness.engine.sequential import Sequential
+from harness.engine.stacked import Stacked
+from harness.metrics import Outputs, confidences
 
 
 def main() -> None:
@@ -146,16 +147,16 @@ def row_intervals() -> None:
     print()
 
 
-def _two_pools(n: int, examples: int, classes: int) -> tuple[Draws, Draws]:
+def _two_pools(n: int, examples: int, classes: int) -> tuple[Outputs, Outputs]:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, classes, examples)
 
-    def pool(shift: float) -> Draws:
+    def pool(shift: float) -> Outputs:
         logits = rng.normal(size=(n, examples, classes)).astype(np.float32)
         logits[:, np.arange(examples), labels] += 4 + shift
         accuracy = {part: rng.uniform(size=n) for part in ("retain", "forget", "test")}
         features = (logits[..., :8] + rng.normal(size=(n, examples, 8))).repeat(8, axis=2).astype(np.float32)
-        return Draws(confidences(logits, labels), logits, accuracy, rng.normal(4, 1, (n, 1000)), features)
+        return Outputs(confidences(logits, labels), logits, accuracy, rng.normal(4, 1, (n, 1000)), features)
 
     return pool(0.3), pool(0.0)
 

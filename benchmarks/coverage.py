@@ -22,7 +22,7 @@ from multiprocessing import get_context
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.metrics import Draws, available, get_metrics
+from harness.metrics import Outputs, available, get_metrics
 from harness.scores.intervals import intervals
 
 KINDS = ("null", "shift", "memorised", "narrow", "far")
@@ -49,7 +49,7 @@ class World:
         self.mean, self.spread = rng.normal(2, 2, size), rng.uniform(0.6, 1.8, size)
         self.common = rng.normal(0.5, 0.3, size).clip(-0.9, 0.9)  # weight of the model's own effect
 
-    def pool(self, kind: str, n: int, rng: np.random.Generator) -> Draws:
+    def pool(self, kind: str, n: int, rng: np.random.Generator) -> Outputs:
         """N draws. Logits are (c, 0): two classes, so that the confidence is c."""
         noise = self.common * rng.normal(size=(n, 1))
         noise = noise + np.sqrt(1 - self.common**2) * rng.normal(size=(n, len(self.mean)))
@@ -59,7 +59,7 @@ class World:
         scale = np.where(forget & (kind == "narrow"), 0.7, 1.0)
         c = self.mean + self.spread * (shift + scale * noise)
         parts = dict(zip(("forget", "retain", "test"), np.split(c, 3, axis=1), strict=True))
-        return Draws(
+        return Outputs(
             confidences=parts["forget"],
             logits=np.stack([parts["forget"], np.zeros_like(parts["forget"])], axis=2),
             accuracy={part: (values > 0).mean(axis=1) for part, values in parts.items()},
@@ -75,7 +75,7 @@ class World:
         noise = (0.7 if kind == "narrow" else 1.0) * rng.normal(size=(n, self.examples, 4))
         return common + strength * changed + 0.3 * rng.normal(size=(n, 1, 1)) * other + 0.5 * noise
 
-    def pair(self, kind: str, n: int, seed: int) -> tuple[Draws, Draws]:
+    def pair(self, kind: str, n: int, seed: int) -> tuple[Outputs, Outputs]:
         rng = np.random.default_rng([seed, n, KINDS.index(kind)])
         return self.pool(kind, n, rng), self.pool("null", n, rng)
 

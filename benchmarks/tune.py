@@ -30,11 +30,11 @@ from harness.draws.executor import Executor, Pool
 from harness.draws.progress import Progress
 from harness.draws.stages import Unlearning
 from harness.draws.store import Store
-from harness.engine.streams import seed_for
 from harness.metrics import ks_test
 from harness.registry import methods as registry
 from harness.registry.methods import MethodSpec
 from harness.scores import scoring
+from harness.streams import seed_for
 
 SEED = 1000
 COST_LIMIT = 0.2
@@ -91,7 +91,7 @@ def _trials(benchmark: Benchmark, name: str, space: dict[str, Any], count: int) 
     if space:
         settings += [{field: _sample(rule, rng) for field, rule in space.items()} for _ in range(count - 1)]
     # To the nearest: rounded up, a search on a short training would lean to the dear side.
-    settings = [registry.scaled_epochs(setting, benchmark.recipe.epochs, whole=round) for setting in settings]
+    settings = [registry.scaled_epochs(setting, benchmark.options.train.epochs, whole=round) for setting in settings]
     defaults = registry.defaults(name)
     target, parameters = defaults.pop("_target_"), defaults
     made = []
@@ -118,7 +118,7 @@ def _evaluate(benchmark: Benchmark, store: Store, trials: list[Trial], *, draws:
     with Executor(store, in_process=False, workers=benchmark.workers) as executor, Progress(pools, store) as progress:
         failures = executor.fill(pools, progress.report)
         executor.count_flops([retrain, *(trial.stage for trial in trials if trial.stage.key not in failures)])
-    reference = scoring.load(store, benchmark.retrained, range(retrained), benchmark.task).draws
+    reference = scoring.load(store, benchmark.retrained, range(retrained), benchmark.task).outputs
     full_cost = _flops(store, retrain)
     rows = []
     for i, trial in enumerate(trials):
@@ -127,9 +127,9 @@ def _evaluate(benchmark: Benchmark, store: Store, trials: list[Trial], *, draws:
             rows.append(row | {"reason": failures[trial.stage.key].reason})
             continue
         outputs = scoring.load(store, trial.stage, wanted, benchmark.task)
-        statistic, _ = ks_test(unlearned=outputs.draws.confidences, retrained=reference.confidences)
+        statistic, _ = ks_test(unlearned=outputs.outputs.confidences, retrained=reference.confidences)
         ratios = [
-            min(1.0, float(outputs.draws.accuracy[split].mean() / reference.accuracy[split].mean()))
+            min(1.0, float(outputs.outputs.accuracy[split].mean() / reference.accuracy[split].mean()))
             for split in ("retain", "test")
         ]
         row |= {"ks_statistic": float(statistic.mean()), "retain_ratio": ratios[0], "test_ratio": ratios[1]}

@@ -1,40 +1,31 @@
-"""A configuration, made into the benchmark it describes: task, stages, pools and cells. Nothing is computed here."""
+"""A configuration, made into the benchmark it describes: task, stages, pools and cells. No draw is computed here."""
 
 from __future__ import annotations
 
-import inspect
-import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property, partial
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from harness import models as architectures
-from harness.draws import memorisation, pretraining
 from harness.draws.cores import cores
 from harness.draws.executor import Pool
-from harness.draws.stages import Engine, Training, Unlearning
+from harness.draws.stages import Training, Unlearning
 from harness.draws.store import Store
-from harness.engine.training_options import TrainingOptions
+from harness.engine.build import Engine
 from harness.errors import UserError, unknown_name
 from harness.metrics import Metric, get_metrics
-from harness.metrics.estimators import ESTIMATORS, ranked_by
-from harness.models import pretrained
+from harness.metrics.estimators import ranked_by
+from harness.options import RunOptions, read
+from harness.prepare import Fill, Prepared, material, prepare
 from harness.protocols import Protocol
 from harness.registry import methods as registry
 from harness.registry.methods import MethodSpec
-from harness.task import Source, Task
-from harness.tasks.splits import make_task
+from harness.task import Task
 
-_SPLIT_KEYS = [
-    name
-    for name, parameter in inspect.signature(make_task).parameters.items()
-    if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name not in ("forget", "split_seed")
-]
 _ABSENT = object()
 
 
@@ -42,236 +33,149 @@ _ABSENT = object()
 class Benchmark:
     """What one run computes and where it puts it."""
 
-    task: Task
-    split_seed: int
-    model: dict[str, Any]
-    training: TrainingOptions
-    protocol: Protocol
+    options: RunOptions
+    prepared: Prepared
     methods: tuple[MethodSpec, ...]
-    ceiling: str  # the reference row that is an independent pool of retrained models
-    floor: str  # the reference row that does nothing
     metrics: tuple[Metric, ...]
-    estimator: str  # of ε, that ranks
-    seeds: dict[str, int]
     engine: Engine
-    workers: int
-    stack: int | None
-    cost_limit: float
-    out: Path
-    forget: dict[str, Any] = field(default_factory=dict)  # the options the forget set was chosen by
-    preparation: Pool | None = None  # what must be trained before the task and the first weights are known
-    prepared: bool = True  # False: the forget set is a stand-in of the right size, or the weights are random
 
-    @cached_property
-    def originals(self) -> Training:
-        return Training(self.task.hash, self.model, self.training, "original", self.seeds["train"], self.engine)
+    @property
+    def task(self) -> Task:
+        return self.prepared.task
 
-    @cached_property
-    def retrained(self) -> Training:
-        seed = self.seeds["train"]
-        return Training(
-            self.task.hash, self.model, self.training, "retrained", seed, self.engine, features=self.features
-        )
+    @property
+    def protocol(self) -> Protocol:
+        return self.options.protocol
 
-    @cached_property
-    def unlearned(self) -> tuple[Unlearning, ...]:
-        source = self.protocol.source
-        seed = self.seeds["unlearn"]
-        return tuple(Unlearning(self.originals, method, seed, source, self.features) for method in self.methods)
+    @property
+    def seeds(self) -> dict[str, int]:
+        return self.options.seeds.model_dump()
+
+    @property
+    def workers(self) -> int:
+        return self.options.workers or cores()
+
+    @property
+    def out(self) -> Path:
+        return self.options.folder
+
+    @property
+    def parallel(self) -> int:
+        """How many draws are computed at a time."""
+        return 1 if self.engine.on_gpu else self.workers
 
     @property
     def features(self) -> bool:
         """Whether a metric needs what enters the head, so that draws must keep it."""
         return any("features" in metric.needs for metric in self.metrics)
 
-    @property
-    def parallel(self) -> int:
-        """How many draws are computed at a time."""
-        return 1 if self.engine.device.startswith("cuda") else self.workers
+    @cached_property
+    def originals(self) -> Training:
+        return self._training("original", features=False)
+
+    @cached_property
+    def retrained(self) -> Training:
+        return self._training("retrained", features=self.features)
+
+    @cached_property
+    def unlearned(self) -> tuple[Unlearning, ...]:
+        source, seed = self.protocol.source, self.options.seeds.unlearn
+        return tuple(Unlearning(self.originals, method, seed, source, self.features) for method in self.methods)
 
     def pools(self) -> list[Pool]:
-        """Every draw this benchmark needs."""
+        """Every draw that is compared."""
         pools = [Pool(self.originals, self.protocol.originals), Pool(self.retrained, self.protocol.draws)]
         return pools + [Pool(stage, self.protocol.draws) for stage in self.unlearned]
 
+    def all_pools(self) -> list[Pool]:
+        """What is trained to prepare the task, then what is compared."""
+        return [*self.prepared.pools, *self.pools()]
 
-def from_config(cfg: DictConfig, store: Store, *, method_name: str | None = None) -> Benchmark:
-    """Build the benchmark of a composed configuration and put its task into the store.
+    def is_ceiling(self, method: MethodSpec) -> bool:
+        """Whether this row is the independent pool of retrained models."""
+        return method.name == self.options.references.ceiling
 
-    method_name: what was chosen in the group ``method``, if anything.
+    def is_floor(self, method: MethodSpec) -> bool:
+        """Whether this row does nothing."""
+        return method.name == self.options.references.floor
+
+    def _training(self, role: Any, *, features: bool) -> Training:
+        model, options, seed = self.prepared.model, self.options.train, self.options.seeds.train
+        return Training(self.task.hash, model, options, role, seed, self.engine, features=features)
+
+
+def from_config(
+    cfg: DictConfig, store: Store, *, method_name: str | None = None, fill: Fill | None = None
+) -> Benchmark:
+    """Read the options, prepare the task, put the benchmark together.
+
+    method_name: what was chosen in the group ``method``, if anything. fill: trains what the task needs first (see prepare).
 
     Raises UserError for everything that is wrong with the configuration or with the data.
     """
-    config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    whole = {"split_seed": config["split_seed"]} | {f"seeds.{name}": seed for name, seed in config["seeds"].items()}
-    for key, value in whole.items():
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise UserError(f"{key}={value}: expected a whole number")
-    if not isinstance(config["cost_limit"], int | float):
-        raise UserError(f"cost_limit={config['cost_limit']}: expected a number, a share of the time of retraining")
-    training = TrainingOptions.read(config["train"], "train")
-    device = _device(str(config["device"]))
-    engine = Engine(device, _stacked(config["engine"], device))
-    forget, split_seed = config["forget"], config["split_seed"]
-    task_of = _splitter(config["data"], split_seed)
-    memorised = memorisation.Wanted.from_config(forget) if forget.get("kind") == "memorised" else None
-    task = task_of(forget=forget if memorised is None else {"kind": "memorised"})
-    store.put_task(task)
-    model = _model(config["model"], task)
-    preparation, prepared = None, True
-    if config["pretrain"]:
-        preparation = _pretraining(config, model, engine, store)
-        file = pretraining.weights_file(preparation, store)
-        prepared = file is not None
-        if file is not None:
-            model = _model({**config["model"], "pretrained": str(file)}, task)
-    if memorised is not None and prepared:
-        preparation = memorised.pool(Training(task.hash, model, training, "subset", split_seed, engine))
-        images, prepared = memorised.images(task, preparation, store)
-        task = task_of(forget={"kind": "memorised", "chosen": images})
-        store.put_task(task)
-    references: dict[str, str] = config["references"]
-    return Benchmark(
-        task=task,
-        split_seed=split_seed,
-        model=model,
-        training=training,
-        protocol=Protocol.read(config["protocol"], "protocol"),
-        methods=_methods(config, method_name, task.name, training.epochs, tuple(references.values())),
-        ceiling=references["ceiling"],
-        floor=references["floor"],
-        metrics=tuple(_metrics(config["metrics"], config["estimator"])),
-        estimator=config["estimator"],
-        seeds=dict(config["seeds"]),
-        engine=engine,
-        workers=_whole("workers", config["workers"]) or cores(),
-        stack=_whole("stack", config["stack"]),
-        cost_limit=float(config["cost_limit"]),
-        out=Path(config["out"] or "runs/latest").expanduser(),
-        forget=forget,
-        preparation=preparation,
-        prepared=prepared,
-    )
+    options = read(cfg)
+    engine = engine_of(options)
+    metrics = chosen_metrics(options)
+    data = material(options.data)
+    methods = chosen_methods(options, method_name, data.source.name)
+    return Benchmark(options, prepare(options, data, engine, store, fill), methods, metrics, engine)
 
 
-def _splitter(data: dict[str, Any], split_seed: int) -> Callable[..., Task]:
-    """The data, loaded; a function of the forget set that splits them."""
-    source, splits = _source(data)
-    return partial(make_task, source, split_seed=split_seed, **splits)
-
-
-def _pretraining(config: dict[str, Any], model: dict[str, Any], engine: Engine, store: Store) -> Pool:
-    other = pretraining.merged(config["pretrain"], config)
-    source, splits = _source(other["data"])
-    return pretraining.pool(
-        source, splits, other["train"], model, engine=engine, split_seed=config["split_seed"], store=store
-    )
-
-
-def _source(data: dict[str, Any]) -> tuple[Source, dict[str, Any]]:
-    """The data, loaded, and the options that are about splitting them."""
-    from hydra.utils import get_method
-
-    options = dict(data)
-    load = get_method(options.pop("_target_"))
-    splits = {key: options.pop(key) for key in list(options) if key in _SPLIT_KEYS}
-    known = list(inspect.signature(load).parameters)
-    for key in options:
-        if key not in known:
-            raise unknown_name("key data", key, known + _SPLIT_KEYS)
-    source = load(**options)
-    if not isinstance(source, Source):
-        raise UserError(f"data._target_={data['_target_']} returned a {type(source).__name__}; expected a Source")
-    return source, splits
-
-
-def _model(node: dict[str, Any], task: Task) -> dict[str, Any]:
-    if "_target_" not in node:
-        raise UserError("model has no _target_; choose one with model=NAME (unlearn list models)")
-    weights = node.get("pretrained")
-    node = {key: value for key, value in node.items() if key != "pretrained"}
+def engine_of(options: RunOptions) -> Engine:
+    """Raises UserError for a device that there is not."""
+    device = options.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        net = architectures.build(node, classes=task.classes, channels=task.images.shape[-1], seed=0)
-    except Exception as error:  # whatever the model's constructor raises
-        raise UserError(f"model: {' '.join(str(error).split())}") from error
-    if not weights:
-        return node
-    fresh = pretrained.load(net, weights)
-    if fresh:
-        print(f"{weights} fits but for {', '.join(fresh)}: freshly initialised", file=sys.stderr)
-    return {**node, "pretrained": weights, "pretrained_sha256": pretrained.sha256_of(weights)}
+        torch.device(device)
+    except RuntimeError as error:
+        raise unknown_name("device", device, ("auto", "cpu", "cuda")) from error
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(f"device={device}: this torch ({torch.__version__}) sees no CUDA device")
+    stacked = device.startswith("cuda") if options.engine == "auto" else options.engine == "stacked"
+    return Engine(device, stacked)
 
 
-def _methods(
-    config: Mapping[str, Any], name: str | None, task: str, epochs: int, references: tuple[str, ...]
-) -> tuple[MethodSpec, ...]:
-    """The chosen methods, the reference rows first; none twice."""
-    recipe = config["recipe"]
-    if recipe not in ("tuned", "authors"):
-        raise unknown_name("recipe", str(recipe), ("tuned", "authors"))
-    settings = config["settings"]
-    for method in settings:
-        if method not in registry.available():
-            raise unknown_name("key settings", method, registry.available())
-
-    def named(name: str, changes: Mapping[str, Any] | None = None) -> MethodSpec:
-        changes = {**settings.get(name, {}), **(changes or {})}
-        return registry.spec(name, task=task, recipe=recipe, epochs=epochs, changes=changes)
-
-    reference_specs = [named(name) for name in references]
-    node = config["method"]
-    if node.get("_target_"):
-        chosen = [named(name, _changes(name, node))] if name else [registry.spec_of_target(node)]
-    else:
-        names = config["methods"]
-        names = registry.available() if names == "all" else [names] if isinstance(names, str) else names
-        if not isinstance(names, list):
-            raise UserError(f"methods={names}: expected all, or a list such as methods=[{','.join(references)}]")
-        chosen = [named(str(name)) for name in names]
-    for spec in chosen:
-        spec.build()
-    seen: dict[Any, MethodSpec] = {(s.name, s.recipe): s for s in [*reference_specs, *chosen]}
-    return tuple(seen.values())
-
-
-def _changes(name: str, values: dict[str, Any]) -> dict[str, Any]:
-    """The hyper-parameters that differ from the ones the method's configuration file gives."""
-    given = registry.defaults(name)
-    return {key: value for key, value in values.items() if key != "_target_" and given.get(key, _ABSENT) != value}
-
-
-def _metrics(names: Any, estimator: str) -> list[Metric]:
-    if estimator not in ESTIMATORS:
-        raise unknown_name("estimator", str(estimator), ESTIMATORS)
-    if not isinstance(names, str | list):
-        raise UserError(f"metrics={names}: expected a list of names (unlearn list metrics)")
+def chosen_metrics(options: RunOptions) -> tuple[Metric, ...]:
     try:
-        return ranked_by(estimator, get_metrics([names] if isinstance(names, str) else list(map(str, names))))
+        return tuple(ranked_by(options.estimator, get_metrics(options.metrics)))
     except ValueError as error:
         raise UserError(f"metrics: {error}") from error
 
 
-def _device(name: str) -> str:
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(f"device={name}: this torch ({torch.__version__}) sees no CUDA device")
-    try:
-        torch.device(name)
-    except RuntimeError as error:
-        raise unknown_name("device", name, ("auto", "cpu", "cuda")) from error
-    return name
+def chosen_methods(options: RunOptions, name: str | None, task: str) -> tuple[MethodSpec, ...]:
+    """The chosen methods, the reference rows first; none twice. task: the data set that tuned recipes are for."""
+    available = registry.available()
+    for method in options.settings:
+        if method not in available:
+            raise unknown_name("key", method, available, within="settings")
+
+    def named(name: str, changes: Mapping[str, Any] | None = None) -> MethodSpec:
+        changes = {**options.settings.get(name, {}), **(changes or {})}
+        return registry.spec(name, task=task, recipe=options.recipe, epochs=options.train.epochs, changes=changes)
+
+    references = [_reference(kind, named(value)) for kind, value in options.references]
+    node = options.method
+    if node.get("_target_"):
+        chosen = [named(name, _changes(name, node))] if name else [registry.spec_of_target(node)]
+    else:
+        chosen = [named(method) for method in (available if options.methods is None else options.methods)]
+    for spec in chosen:
+        spec.build()
+    return tuple({(spec.name, spec.recipe): spec for spec in [*references, *chosen]}.values())
 
 
-def _stacked(engine: str, device: str) -> bool:
-    if engine not in ("auto", "stacked", "sequential"):
-        raise unknown_name("engine", engine, ("auto", "stacked", "sequential"))
-    return engine == "stacked" or (engine == "auto" and device.startswith("cuda"))
+def _reference(kind: str, spec: MethodSpec) -> MethodSpec:
+    """Raises UserError unless the method says of itself that it is this kind of reference."""
+    if getattr(spec.build(), "reference", None) != kind:
+        what = {"ceiling": "trains new models on retain alone", "floor": "does nothing"}[kind]
+        raise UserError(
+            f"references.{kind}={spec.name}: expected a method that {what} and says so (reference = {kind!r} in its class)"
+        )
+    return spec
 
 
-def _whole(key: str, value: Any) -> int | None:
-    if value == "auto":
-        return None
-    if not isinstance(value, int) or value < 1:
-        raise UserError(f"{key}={value}: expected auto or a whole number from 1")
-    return value
+def _changes(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The hyper-parameters that differ from the ones the method's configuration file gives."""
+    given = registry.defaults(name)
+    return {key: value for key, value in values.items() if key != "_target_" and given.get(key, _ABSENT) != value}

@@ -18,11 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from harness.engine.batches import Data
-from harness.engine.ensemble import Ensemble
-from harness.engine.losses import Net
-from harness.engine.streams import Rng
-from harness.models import head
+from harness import Data, Ensemble, Net, Rng, head
 
 from .divergence import distillation, kl
 from .surgery import first_convolution

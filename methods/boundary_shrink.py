@@ -15,10 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.engine.batches import Data
-from harness.engine.ensemble import Ensemble
-from harness.engine.losses import Net, cross_entropy
-from harness.engine.streams import Rng
+from harness import Data, Ensemble, Net, Rng, losses
 
 
 @dataclass
@@ -42,5 +39,5 @@ class BoundaryShrink:
 
     def nearest(self, original: Net, x: Tensor, y: Tensor) -> Tensor:
         """The original's prediction after the step, int64 [B]."""
-        uphill = torch.func.grad(lambda x: cross_entropy(original, x, y))(x).sign()
+        uphill = torch.func.grad(lambda x: losses.cross_entropy(original, x, y))(x).sign()
         return original(x + self.bound * uphill).detach().argmax(-1)

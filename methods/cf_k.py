@@ -14,10 +14,7 @@ from dataclasses import dataclass
 
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
 
-from harness.engine.batches import Data
-from harness.engine.ensemble import Ensemble
-from harness.engine.losses import cross_entropy
-from harness.engine.streams import Rng
+from harness import Data, Ensemble, Rng, losses
 
 from .gradients import clipped
 from .surgery import last_names
@@ -41,6 +38,7 @@ class CFk:
         schedule = CosineAnnealingWarmRestarts(optimizer, T_0=1, T_mult=2, eta_min=self.lr_end)
         for _ in range(self.epochs):
             for x, y in data.retain.batches(self.batch_size):
-                models.apply(optimizer, clipped(models.gradients(cross_entropy, x, y), self.max_norm, models.lead))
+                gradients = models.gradients(losses.cross_entropy, x, y)
+                models.apply(optimizer, clipped(gradients, self.max_norm, models.lead))
             schedule.step()
         models.freeze(lambda name: True)

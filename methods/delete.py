@@ -11,10 +11,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from harness.engine.batches import Data
-from harness.engine.ensemble import Ensemble
-from harness.engine.losses import Net
-from harness.engine.streams import Rng
+from harness import Data, Ensemble, Net, Rng
 
 from .divergence import kl, without
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.engine.losses import Net
+from harness import Net
 
 
 def kl(logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0) -> Tensor:

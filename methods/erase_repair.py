@@ -20,10 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from harness.engine.batches import Data
-from harness.engine.ensemble import Ensemble
-from harness.engine.losses import Net, cross_entropy
-from harness.engine.streams import Rng
+from harness import Data, Ensemble, Net, Rng, losses
 
 from .divergence import distillation
 from .gradients import summed
@@ -50,7 +47,7 @@ class EraseRepair:
         original = models.snapshot()
         gradient = {}
         if self.layers == "gradient":
-            gradient = summed(models, cross_entropy, data.forget.batches(self.batch_size))
+            gradient = summed(models, losses.cross_entropy, data.forget.batches(self.batch_size))
         models.map_weights(self.eraser(), rng, gradient)
 
         optimizer = models.sgd(lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
@@ -58,7 +55,7 @@ class EraseRepair:
         for _ in range(self.epochs):
             for x, y in data.retain.batches(self.batch_size):
                 if self.repair == "finetune":
-                    models.step(optimizer, cross_entropy, x, y)
+                    models.step(optimizer, losses.cross_entropy, x, y)
                 else:
                     models.step(optimizer, self.distil, original, x)
             schedule.step()
@@ -88,22 +85,22 @@ class EraseRepair:
 
     def chosen(self, net: nn.Module, gradient: dict[str, Tensor]) -> list[nn.Conv2d | nn.Linear]:
         """The layers to erase, of one model."""
-        found = layers(net)
+        candidates = layers(net)
         if self.layers == "all":
-            return found
+            return candidates
         if self.layers == "random":
-            order = torch.randperm(len(found))
+            order = torch.randperm(len(candidates))
         elif self.layers in ("first", "last"):
-            order = torch.arange(len(found)).flip(0) if self.layers == "last" else torch.arange(len(found))
+            order = torch.arange(len(candidates)).flip(0) if self.layers == "last" else torch.arange(len(candidates))
         else:
             names = {id(p): name for name, p in net.named_parameters()}
-            weights = [layer.weight for layer in found]
+            weights = [layer.weight for layer in candidates]
             if self.layers == "gradient":
                 score = torch.stack([gradient[names[id(w)]].abs().mean() for w in weights])
             else:
                 score = torch.stack([w.square().mean() for w in weights])
             order = score.argsort(descending=True)
-        return [found[i] for i in order[: self.layer_count].tolist()]
+        return [candidates[i] for i in order[: self.layer_count].tolist()]
 
     def distil(self, net: Net, original: Net, x: Tensor) -> Tensor:
         return self.temperature**2 * distillation(net, original, x, self.temperature)

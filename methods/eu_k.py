@@ -12,9 +12,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from harness.engine.batches import Data
-from harness.engine.ensemble import Ensemble
-from harness.engine.streams import Rng
+from harness import Data, Ensemble, Rng
 
 from .cf_k import CFk
 from .surgery import last_names

@@ -16,10 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from harness.engine.batches import Data
-from harness.engine.ensemble import Ensemble
-from harness.engine.losses import Net, cross_entropy, divergence_from_uniform
-from harness.engine.streams import Rng
+from harness import Data, Ensemble, Net, Rng, losses
 
 
 @dataclass
@@ -43,7 +40,7 @@ class Fanchuan:
         cosine = CosineAnnealingLR(contrast, T_max=contrast_steps, eta_min=1e-6)
 
         for x, _ in data.forget.batches(self.forget_batch_size):
-            models.step(scatter, divergence_from_uniform, x)
+            models.step(scatter, losses.divergence_from_uniform, x)
         for _ in range(self.epochs):
             pairs = zip(
                 data.forget.batches(self.forget_batch_size), data.retain.batches(self.retain_batch_size), strict=False
@@ -52,7 +49,7 @@ class Fanchuan:
                 models.step(contrast, self.contrastive, x_f, x_r)
                 cosine.step()
             for x, y in data.retain.batches(self.retain_batch_size):
-                models.step(repair, cross_entropy, x, y)
+                models.step(repair, losses.cross_entropy, x, y)
 
     def contrastive(self, net: Net, x_f: Tensor, x_r: Tensor) -> Tensor:
         """−mean log-softmax of the similarities of forget logits [F, C] to retain logits [R, C], the latter held fixed."""

@@ -23,10 +23,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from harness.engine.batches import Data
-from harness.engine.ensemble import Ensemble
-from harness.engine.streams import Rng
-from harness.errors import UserError
+from harness import Data, Ensemble, Rng, UserError
 
 from .linearised import Linearised, Solution, flat, ladder, subset_names
 
@@ -59,10 +56,10 @@ class FastNTK:
         modes = [(module, module.training) for module in net.modules()]
         net.eval().requires_grad_(True)
         initial.eval().requires_grad_(True)
-        found = (self.climb if self.subset == "auto" else partial(self.solve, self.subset))(net, initial, data)
+        solution = (self.climb if self.subset == "auto" else partial(self.solve, self.subset))(net, initial, data)
         with torch.no_grad():
-            moved = (flat(net, found.names) + found.step).to(next(net.parameters()).dtype)
-            nn.utils.vector_to_parameters(moved, [net.get_parameter(name) for name in found.names])
+            moved = (flat(net, solution.names) + solution.step).to(next(net.parameters()).dtype)
+            nn.utils.vector_to_parameters(moved, [net.get_parameter(name) for name in solution.names])
         for module, training in modes:
             module.training = training
 
@@ -93,25 +90,25 @@ class FastNTK:
     def climb(self, net: nn.Module, initial: nn.Module, data: Data) -> Solution:
         """The smallest subset that is good enough and whose effective dimension the next one hardly exceeds; or the last."""
         rungs = (self.solve(subset, net, initial, data) for subset in ladder(net))
-        found = next(rungs)
+        solution = next(rungs)
         for larger in rungs:
-            grows = larger.effective_dimension > (1 + self.saturation) * found.effective_dimension
-            if not grows and self.good_enough(net, found, data):
+            grows = larger.effective_dimension > (1 + self.saturation) * solution.effective_dimension
+            if not grows and self.good_enough(net, solution, data):
                 break
-            found = larger
-        self.chosen.append(found.facts | {"parameters of the model": sum(map(torch.numel, net.parameters()))})
-        return found
+            solution = larger
+        self.chosen.append(solution.facts | {"parameters of the model": sum(map(torch.numel, net.parameters()))})
+        return solution
 
-    def good_enough(self, net: nn.Module, found: Solution, data: Data) -> bool:
+    def good_enough(self, net: nn.Module, solution: Solution, data: Data) -> bool:
         """Whether the linear model expresses the task (on valid), forgets (down to accuracy on valid) and retains.
 
         Its own ridge solution stands for fine-tuning in the subset, so that nothing is trained.
         """
-        after = Linearised(net, found.names, "mse", "identity", self.chunk)
+        after = Linearised(net, solution.names, "mse", "identity", self.chunk)
         on_retain, on_forget, on_valid = (
-            after.accuracies(*split.tensors(), found.step) for split in (data.retain, data.forget, data.valid)
+            after.accuracies(*split.tensors(), solution.step) for split in (data.retain, data.forget, data.valid)
         )
-        fitted = found.linear.accuracies(*data.valid.tensors(), found.of_all)[1]
+        fitted = solution.linear.accuracies(*data.valid.tensors(), solution.of_all)[1]
         expresses, retains = (fitted, on_valid[0]), (on_retain[1], on_retain[0])
         return on_forget[1] <= on_valid[0] and all(a >= b - self.accuracy_loss_allowed for a, b in (expresses, retains))
 

@@ -9,10 +9,7 @@ from dataclasses import dataclass
 
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from harness.engine.batches import Data
-from harness.engine.ensemble import Ensemble
-from harness.engine.losses import cross_entropy
-from harness.engine.streams import Rng
+from harness import Data, Ensemble, Rng, losses
 
 
 @dataclass
@@ -28,5 +25,5 @@ class Finetune:
         schedule = CosineAnnealingLR(optimizer, T_max=self.epochs)
         for _ in range(self.epochs):
             for x, y in data.retain.batches(self.batch_size):
-                models.step(optimizer, cross_entropy, x, y)
+                models.step(optimizer, losses.cross_entropy, x, y)
             schedule.step()

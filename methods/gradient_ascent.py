@@ -8,10 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.engine.batches import Data
-from harness.engine.ensemble import Ensemble
-from harness.engine.losses import negative_cross_entropy
-from harness.engine.streams import Rng
+from harness import Data, Ensemble, Rng, losses
 
 
 @dataclass
@@ -26,4 +23,4 @@ class GradientAscent:
         optimizer = models.sgd(lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
         for _ in range(self.epochs):
             for x, y in data.forget.batches(self.batch_size):
-                models.step(optimizer, negative_cross_entropy, x, y)
+                models.step(optimizer, losses.negative_cross_entropy, x, y)

@@ -8,24 +8,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.engine.ensemble import Ensemble, Loss
+from harness import Ensemble, losses
 
 Batches = Iterable[tuple[Tensor, ...]]  # (x, y), and perhaps more that is not looked at
 
 
-def summed(models: Ensemble, loss: Loss, batches: Batches) -> dict[str, Tensor]:
+def summed(models: Ensemble, loss: losses.Loss, batches: Batches) -> dict[str, Tensor]:
     """Σ over batches of ∇ loss, in evaluation mode; the models are in training mode afterwards."""
     return _accumulated(models, loss, batches, lambda gradient: gradient)[0]
 
 
-def mean_square(models: Ensemble, loss: Loss, batches: Batches) -> dict[str, Tensor]:
+def mean_square(models: Ensemble, loss: losses.Loss, batches: Batches) -> dict[str, Tensor]:
     """Mean over batches of (∇ loss)², a coarse diagonal Fisher information; modes as :func:`summed`."""
     total, steps = _accumulated(models, loss, batches, torch.square)
     return {name: value / steps for name, value in total.items()}
 
 
 def _accumulated(
-    models: Ensemble, loss: Loss, batches: Batches, power: Callable[[Tensor], Tensor]
+    models: Ensemble, loss: losses.Loss, batches: Batches, power: Callable[[Tensor], Tensor]
 ) -> tuple[dict[str, Tensor], int]:
     models.eval()
     total: dict[str, Tensor] = {}
@@ -39,7 +39,12 @@ def _accumulated(
 
 
 def masked_step(
-    models: Ensemble, optimizer: torch.optim.Optimizer, mask: dict[str, Tensor], decay: float, loss: Loss, *batch: Any
+    models: Ensemble,
+    optimizer: torch.optim.Optimizer,
+    mask: dict[str, Tensor],
+    decay: float,
+    loss: losses.Loss,
+    *batch: Any,
 ) -> None:
     """A step that leaves weights outside ``mask`` exactly where they are.
 

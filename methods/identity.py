@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from harness.engine.batches import Data
-from harness.engine.ensemble import Ensemble
-from harness.engine.streams import Rng
+from harness import Data, Ensemble, Rng
 
 
 class Identity:
+    reference = "floor"
+
     def unlearn(self, models: Ensemble, data: Data, rng: Rng) -> None:
         pass

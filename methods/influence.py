@@ -15,10 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.engine.batches import Data
-from harness.engine.ensemble import Ensemble
-from harness.engine.losses import Net, cross_entropy
-from harness.engine.streams import Rng
+from harness import Data, Ensemble, Net, Rng, losses
 
 from .gradients import summed
 
@@ -36,7 +33,7 @@ class Influence:
         retain = summed(models, total_cross_entropy, data.retain.batches(self.batch_size))
         v = {name: forget[name] / (n_f + n_r) - retain[name] * n_f / ((n_f + n_r) * n_r) for name in forget}
         step = self.inverse_hessian_times(models, data, _flat(v, models))
-        parts = step.split([_flat({name: value}, models).shape[-1] for name, value in v.items()], dim=-1)
+        parts = torch.split(step, [_flat({name: value}, models).shape[-1] for name, value in v.items()], dim=-1)
         moves = {name: part.reshape(v[name].shape) for name, part in zip(v, parts, strict=True)}
         models.assign({name: models.parameters[name] + self.alpha * move for name, move in moves.items()})
 
@@ -46,7 +43,7 @@ class Influence:
         o: Tensor | None = None
         k, seen = v, 0
         for x, y in data.retain.batches(self.chunk, shuffle=False):
-            each = models.example_gradients(cross_entropy, x, y)
+            each = models.example_gradients(losses.cross_entropy, x, y)
             for gradient in _flat(each, models, batched=True).unbind(len(models.lead))[: self.samples - seen]:
                 if o is None:
                     o = gradient

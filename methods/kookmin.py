@@ -18,10 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from harness.engine.batches import Data
-from harness.engine.ensemble import Ensemble
-from harness.engine.losses import cross_entropy, negative_cross_entropy
-from harness.engine.streams import Rng
+from harness import Data, Ensemble, Rng, losses
 
 from .gradients import summed
 from .surgery import extreme_of_all, names_in
@@ -46,7 +43,7 @@ class Kookmin:
         schedule = LambdaLR(optimizer, self.warm_up_and_decay)
         for _ in range(self.epochs):
             for x, y in data.retain.batches(self.batch_size):
-                gradients = models.gradients(cross_entropy, x, y)
+                gradients = models.gradients(losses.cross_entropy, x, y)
                 for name, new in redrawn.items():
                     gradients[name] = torch.where(new, gradients[name], self.kept_gradient * gradients[name])
                 models.apply(optimizer, gradients)
@@ -55,8 +52,8 @@ class Kookmin:
     def scores(self, models: Ensemble, data: Data) -> dict[str, Tensor]:
         """|Σ ∇CE(retain part) − Σ ∇CE(forget)| of every convolution weight, [*lead, ...] by name."""
         part = data.retain.random_subset(len(data.forget))
-        retain = summed(models, cross_entropy, part.batches(self.batch_size))
-        forget = summed(models, negative_cross_entropy, data.forget.batches(self.batch_size))
+        retain = summed(models, losses.cross_entropy, part.batches(self.batch_size))
+        forget = summed(models, losses.negative_cross_entropy, data.forget.batches(self.batch_size))
         weights = [name for name in names_in(models.template, nn.Conv2d) if name.endswith("weight")]
         return {name: (retain[name] + forget[name]).abs() for name in weights}
 

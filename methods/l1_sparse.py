@@ -10,10 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.engine.batches import Data
-from harness.engine.ensemble import Ensemble
-from harness.engine.losses import cross_entropy
-from harness.engine.streams import Rng
+from harness import Data, Ensemble, Rng, losses
 
 
 @dataclass
@@ -30,6 +27,6 @@ class L1Sparse:
         for epoch in range(self.epochs):
             alpha = self.alpha * (1 - epoch / self.epochs)
             for x, y in data.retain.batches(self.batch_size):
-                gradients = models.gradients(cross_entropy, x, y)
+                gradients = models.gradients(losses.cross_entropy, x, y)
                 penalty = {name: alpha * models.parameters[name].detach().sign() for name in gradients}
                 models.apply(optimizer, {name: g + penalty[name] for name, g in gradients.items()})

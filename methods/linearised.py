@@ -15,14 +15,14 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Literal, Protocol
+from typing import Literal, Protocol, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, jacrev, jvp, vjp, vmap
 
-from harness.errors import UserError
+from harness import UserError
 
 from .surgery import convolutions, head_names, names_in
 
@@ -59,8 +59,8 @@ def _by_layer(net: nn.Module, names: list[str], layers: dict[str, nn.Module], x:
             hook.remove()
     of_class = []
     for c in range(logits.shape[-1]):
-        found = torch.autograd.grad(logits[:, c].sum(), [outputs[layer] for layer in used], retain_graph=True)
-        gradient = dict(zip(used, found, strict=True))
+        gradients = torch.autograd.grad(logits[:, c].sum(), [outputs[layer] for layer in used], retain_graph=True)
+        gradient = dict(zip(used, gradients, strict=True))
         parts = [_own(layers[name], name, inputs[layers[name]], gradient[layers[name]]) for name in names]
         of_class.append(torch.cat([part.flatten(1) for part in parts], dim=1))
     return torch.stack(of_class, dim=1).detach()
@@ -119,10 +119,10 @@ def subset_names(net: nn.Module, subset: str) -> list[str]:
     if subset == "bn+head+last_convolution" and convolutions(net):
         weights = {id(p) for p in convolutions(net)[-1].parameters()}
         known[subset] = known["bn+head"] | {name for name, p in net.named_parameters() if id(p) in weights}
-    found = [name for name, _ in net.named_parameters() if name in known.get(subset, set())]
-    if not found:
+    names = [name for name, _ in net.named_parameters() if name in known.get(subset, set())]
+    if not names:
         raise UserError(f"method.subset={subset} has no parameters in this model; known: auto, {', '.join(known)}")
-    return found
+    return names
 
 
 def ladder(net: nn.Module) -> list[str]:
@@ -195,7 +195,7 @@ class Products:
     iterations: int = 1000
 
     def solve(self, c: float, v: Tensor) -> Tensor:
-        found, residual = torch.zeros_like(v), v
+        solution, residual = torch.zeros_like(v), v
         direction, size = residual, residual @ residual
         target = self.tolerance**2 * size
         for _ in range(self.iterations):
@@ -203,10 +203,10 @@ class Products:
                 break
             image = self.times(direction) + c * direction
             step = size / (direction @ image)
-            found, residual = found + step * direction, residual - step * image
+            solution, residual = solution + step * direction, residual - step * image
             size, before = residual @ residual, size
             direction = residual + size / before * direction
-        return found
+        return solution
 
     def effective_dimension(self, c: float) -> float:
         return float("nan")
@@ -292,20 +292,20 @@ class Linearised:
         sizes = [chosen[name].numel() for name in self.names]
 
         def unflatten(v: Tensor) -> dict[str, Tensor]:
-            return {n: part.view(chosen[n].shape) for n, part in zip(self.names, v.split(sizes), strict=True)}
+            return {n: part.view(chosen[n].shape) for n, part in zip(self.names, torch.split(v, sizes), strict=True)}
 
         def forward(f: Callable[..., Tensor], v: Tensor) -> Tensor:
-            return jvp(f, (chosen,), (unflatten(v),))[1]
+            return cast(Tensor, jvp(f, (chosen,), (unflatten(v),))[1])
 
         def total(of_chunk: Callable[[Tensor, Tensor, Callable[[Tensor], Tensor]], Tensor]) -> Tensor:
             """Σ over chunks of Jᵀ of_chunk(logits, labels, J·)."""
-            found = torch.zeros(sum(sizes), dtype=torch.float64, device=x.device)
+            summed = torch.zeros(sum(sizes), dtype=torch.float64, device=x.device)
             for part, labels in self._chunks(x.double(), y):
                 on_part = partial(_at, f, part)
                 logits, back = vjp(on_part, chosen)[:2]
                 weights = of_chunk(logits, labels, partial(forward, on_part))
-                found += torch.cat([back(weights)[0][name].flatten() for name in self.names])
-            return found
+                summed += torch.cat([back(weights)[0][name].flatten() for name in self.names])
+            return summed
 
         def curved(v: Tensor) -> Tensor:
             def weights(logits: Tensor, labels: Tensor, times_jacobian: Callable[[Tensor], Tensor]) -> Tensor:
@@ -317,7 +317,7 @@ class Linearised:
         return Products(curved), total(lambda logits, labels, _: self.residual(logits, labels))
 
     def _chunks(self, x: Tensor, y: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        return zip(x.split(self.chunk), y.split(self.chunk), strict=True)
+        return zip(torch.split(x, self.chunk), torch.split(y, self.chunk), strict=True)
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from harness.engine.batches import Data
-from harness.engine.ensemble import Ensemble
-from harness.engine.losses import Net, cross_entropy
-from harness.engine.streams import Rng
+from harness import Data, Ensemble, Net, Rng, losses
 
 
 @dataclass
@@ -37,4 +34,4 @@ class NegGradPlus:
                 models.step(optimizer, self.loss, x_r, y_r, x_f, y_f)
 
     def loss(self, net: Net, x_r: Tensor, y_r: Tensor, x_f: Tensor, y_f: Tensor) -> Tensor:
-        return self.alpha * cross_entropy(net, x_r, y_r) - (1 - self.alpha) * cross_entropy(net, x_f, y_f)
+        return self.alpha * losses.cross_entropy(net, x_r, y_r) - (1 - self.alpha) * losses.cross_entropy(net, x_f, y_f)

@@ -14,10 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from harness.engine.batches import Data
-from harness.engine.ensemble import Ensemble
-from harness.engine.losses import cross_entropy
-from harness.engine.streams import Rng
+from harness import Data, Ensemble, Rng, losses
 
 
 @dataclass
@@ -33,9 +30,9 @@ class RandomLabels:
         optimizer = models.sgd(lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
         for _ in range(self.epochs):
             for x, y in data.forget.batches(self.batch_size):
-                models.step(optimizer, cross_entropy, x, drawn(y, data.classes, rng, wrong_only=self.wrong_only))
+                models.step(optimizer, losses.cross_entropy, x, drawn(y, data.classes, rng, wrong_only=self.wrong_only))
             for x, y in data.retain.batches(self.batch_size):
-                models.step(optimizer, cross_entropy, x, y)
+                models.step(optimizer, losses.cross_entropy, x, y)
 
 
 def drawn(y: Tensor, classes: int, rng: Rng, *, wrong_only: bool) -> Tensor:

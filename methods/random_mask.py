@@ -14,10 +14,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from harness.engine.batches import Data
-from harness.engine.ensemble import Ensemble
-from harness.engine.losses import cross_entropy
-from harness.engine.streams import Rng
+from harness import Data, Ensemble, Rng, losses
 
 from .surgery import extreme, main_path_norms
 
@@ -37,7 +34,7 @@ class RandomMask:
         steps = self.epochs * data.retain.steps(self.batch_size)
         schedule = CosineAnnealingLR(optimizer, T_max=steps, eta_min=self.lr * self.lr_end_factor)
         for x, y in data.retain.first_batches(steps, self.batch_size):
-            models.step(optimizer, cross_entropy, x, y)
+            models.step(optimizer, losses.cross_entropy, x, y)
             schedule.step()
 
     def mask(self, net: nn.Module) -> None:

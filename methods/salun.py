@@ -13,10 +13,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from harness.engine.batches import Data
-from harness.engine.ensemble import Ensemble
-from harness.engine.losses import cross_entropy, negative_cross_entropy
-from harness.engine.streams import Rng
+from harness import Data, Ensemble, Rng, losses
 
 from .gradients import masked_step, summed
 from .random_labels import drawn
@@ -39,12 +36,12 @@ class SalUn:
         for _ in range(self.epochs):
             for x, y in data.forget.batches(self.batch_size):
                 y = drawn(y, data.classes, rng, wrong_only=self.wrong_only)
-                masked_step(models, optimizer, mask, self.weight_decay, cross_entropy, x, y)
+                masked_step(models, optimizer, mask, self.weight_decay, losses.cross_entropy, x, y)
             for x, y in data.retain.batches(self.batch_size):
-                masked_step(models, optimizer, mask, self.weight_decay, cross_entropy, x, y)
+                masked_step(models, optimizer, mask, self.weight_decay, losses.cross_entropy, x, y)
 
 
 def saliency(models: Ensemble, data: Data, density: float, batch_size: int) -> dict[str, Tensor]:
     """Masks, bool as the parameters: each model's largest |Σ ∇(−CE)| over forget, the given share of all weights."""
-    total = summed(models, negative_cross_entropy, data.forget.batches(batch_size))
+    total = summed(models, losses.negative_cross_entropy, data.forget.batches(batch_size))
     return extreme_of_all({name: g.abs() for name, g in total.items()}, density, largest=True, lead=models.lead)

@@ -17,10 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.optim.lr_scheduler import MultiStepLR
 
-from harness.engine.batches import Data, Split
-from harness.engine.ensemble import Ensemble
-from harness.engine.losses import Net
-from harness.engine.streams import Rng
+from harness import Data, Ensemble, Net, Rng, Split
 
 from .divergence import distillation, kl
 
@@ -59,7 +56,7 @@ class Scrub:
         if self.rewind:
             reference = error(models, data.valid.of_classes(data.forget.label_counts(data.classes) > 0))
             best = (torch.stack(errors) - reference).abs().argmin(dim=0)  # [*lead]
-            models.load_state({name: self.pick([state[name] for state in path], best) for name in path[0]})
+            models.assign({name: self.pick([state[name] for state in path], best) for name in path[0]})
 
     def away(self, net: Net, original: Net, x: Tensor) -> Tensor:
         return -(self.temperature**2) * distillation(net, original, x, self.temperature)

@@ -19,10 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.engine.batches import Data
-from harness.engine.ensemble import Ensemble
-from harness.engine.losses import Net
-from harness.engine.streams import Rng
+from harness import Data, Ensemble, Net, Rng
 
 
 @dataclass
@@ -56,7 +53,7 @@ class Sebastian:
         magnitudes = torch.cat([p.abs().flatten() for p in tensors])
         pruned = torch.zeros_like(magnitudes, dtype=torch.bool)
         pruned[magnitudes.argsort()[: round(self.prune * len(magnitudes))]] = True
-        masks = dict(zip(tensors, pruned.split([p.numel() for p in tensors]), strict=True))
+        masks = dict(zip(tensors, torch.split(pruned, [p.numel() for p in tensors]), strict=True))
         for layer in layers:
             bound = layer.weight[0].numel() ** -0.5  # fan_in = input channels × kernel area
             fresh = torch.empty_like(layer.weight).uniform_(-bound, bound)

@@ -20,10 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from harness.engine.batches import Data
-from harness.engine.ensemble import Ensemble
-from harness.engine.losses import Net
-from harness.engine.streams import Rng
+from harness import Data, Ensemble, Net, Rng
 
 from .surgery import add_noise, convolutions, first_convolution
 

@@ -18,10 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from harness.engine.batches import Data
-from harness.engine.ensemble import Ensemble
-from harness.engine.losses import Net, cross_entropy
-from harness.engine.streams import Rng
+from harness import Data, Ensemble, Net, Rng, losses
 
 from .gradients import clipped, mean_square
 
@@ -51,13 +48,13 @@ class SFRon:
                 ascent = models.gradients(partial(self.ascent, alpha=alpha), *next(forget))
                 ascent = {name: mask[name] * gradient for name, gradient in ascent.items()}
                 models.apply(optimizer, clipped(ascent, self.max_norm, models.lead))
-            models.step(optimizer, cross_entropy, x, y)
+            models.step(optimizer, losses.cross_entropy, x, y)
             schedule.step()
 
     def mask(self, models: Ensemble, data: Data) -> dict[str, Tensor]:
         """Weights that matter at least γ times as much to forget as to retain, bool as the parameters."""
-        of_forget = mean_square(models, cross_entropy, data.forget.batches(self.batch_size))
-        of_retain = mean_square(models, cross_entropy, data.retain.batches(self.batch_size))
+        of_forget = mean_square(models, losses.cross_entropy, data.forget.batches(self.batch_size))
+        of_retain = mean_square(models, losses.cross_entropy, data.retain.batches(self.batch_size))
         return {n: (of_forget[n] + 1e-15) / (of_retain[n] + 1e-15) >= self.threshold for n in of_forget}
 
     def ascent(self, net: Net, x: Tensor, y: Tensor, alpha: float) -> Tensor:

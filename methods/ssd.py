@@ -13,10 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from harness.engine.batches import Data
-from harness.engine.ensemble import Ensemble
-from harness.engine.losses import cross_entropy
-from harness.engine.streams import Rng
+from harness import Data, Ensemble, Rng, losses
 
 from .gradients import mean_square
 
@@ -29,8 +26,8 @@ class SSD:
 
     def unlearn(self, models: Ensemble, data: Data, rng: Rng) -> None:
         everything = data.retain.mixed_with(data.forget, self.batch_size)
-        of_all = mean_square(models, cross_entropy, everything)
-        of_forget = mean_square(models, cross_entropy, data.forget.batches(self.batch_size))
+        of_all = mean_square(models, losses.cross_entropy, everything)
+        of_forget = mean_square(models, losses.cross_entropy, data.forget.batches(self.batch_size))
         weights = models.parameters.items()
         models.assign({name: weight * self.factor(of_all[name], of_forget[name]) for name, weight in weights})
 

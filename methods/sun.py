@@ -18,11 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from harness.engine.batches import Data
-from harness.engine.ensemble import Ensemble
-from harness.engine.losses import cross_entropy
-from harness.engine.streams import Rng
-from harness.models import head
+from harness import Data, Ensemble, Rng, head, losses
 
 from .gradients import masked_step, per_model
 from .surgery import add_noise, main_path_norms
@@ -80,7 +76,7 @@ class Sun:
     def one_epoch(self, models: Ensemble, data: Data, lr: float, mask: dict[str, Tensor]) -> None:
         optimizer = models.sgd(lr=lr, momentum=self.momentum)
         for x, y in data.retain.batches(self.batch_size):
-            masked_step(models, optimizer, mask, self.weight_decay, cross_entropy, x, y)
+            masked_step(models, optimizer, mask, self.weight_decay, losses.cross_entropy, x, y)
 
 
 def everything(models: Ensemble) -> dict[str, Tensor]:

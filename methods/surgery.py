@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from harness.models import head
+from harness import head
 
 _BatchNorm = nn.modules.batchnorm._BatchNorm
 
@@ -29,11 +29,11 @@ def first_convolution(net: nn.Module) -> nn.Conv2d:
 
 def names_in(net: nn.Module, *kinds: type[nn.Module]) -> list[str]:
     """Names of the parameters that belong to modules of these types."""
-    found = []
+    names = []
     for prefix, module in net.named_modules():
         if isinstance(module, kinds):
-            found += [f"{prefix}.{name}" if prefix else name for name, _ in module.named_parameters(recurse=False)]
-    return found
+            names += [f"{prefix}.{name}" if prefix else name for name, _ in module.named_parameters(recurse=False)]
+    return names
 
 
 def head_names(net: nn.Module) -> set[str]:
@@ -44,13 +44,13 @@ def head_names(net: nn.Module) -> set[str]:
 def last_names(net: nn.Module, k: int) -> tuple[set[str], list[nn.Conv2d | nn.Linear]]:
     """The last ``k`` convolutions and linear layers, and the names of their parameters and of all batch norms behind them."""
     names: set[str] = set()
-    found: list[nn.Conv2d | nn.Linear] = []
+    parts: list[nn.Conv2d | nn.Linear] = []
     for prefix, module in reversed(list(net.named_modules())):
-        if len(found) < k and isinstance(module, nn.Conv2d | nn.Linear | _BatchNorm):
+        if len(parts) < k and isinstance(module, nn.Conv2d | nn.Linear | _BatchNorm):
             names |= {f"{prefix}.{name}" if prefix else name for name, _ in module.named_parameters(recurse=False)}
             if not isinstance(module, _BatchNorm):
-                found.append(module)
-    return names, found
+                parts.append(module)
+    return names, parts
 
 
 def in_shortcut(name: str) -> bool:
@@ -93,5 +93,5 @@ def extreme_of_all(
     """:func:`extreme` over all tensors [*lead, ...] of a model together, for every model by itself."""
     flat = [score.reshape(*lead, -1) for score in scores.values()]
     mask = extreme(torch.cat(flat, dim=-1), fraction, largest=largest)
-    parts = mask.split([part.shape[-1] for part in flat], dim=-1)
+    parts = torch.split(mask, [part.shape[-1] for part in flat], dim=-1)
     return {name: part.reshape(score.shape) for (name, score), part in zip(scores.items(), parts, strict=True)}

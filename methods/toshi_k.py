@@ -14,10 +14,7 @@ from dataclasses import dataclass
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from harness.engine.batches import Data
-from harness.engine.ensemble import Ensemble
-from harness.engine.losses import cross_entropy
-from harness.engine.streams import Rng
+from harness import Data, Ensemble, Rng, losses
 
 from .surgery import convolutions
 
@@ -36,7 +33,7 @@ class ToshiK:
         schedule = CosineAnnealingLR(optimizer, T_max=self.epochs)
         for _ in range(self.epochs):
             for x, y in data.retain.batches(self.batch_size):
-                models.step(optimizer, cross_entropy, x, y)
+                models.step(optimizer, losses.cross_entropy, x, y)
             schedule.step()
 
 

@@ -17,11 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.engine.batches import Data
-from harness.engine.ensemble import Ensemble
-from harness.engine.losses import Net, cross_entropy
-from harness.engine.streams import Rng
-from harness.errors import NotApplicable
+from harness import Data, Ensemble, Net, NotApplicable, Rng, losses
 
 
 @dataclass
@@ -51,7 +47,7 @@ class Unsir:
             models.step(impair, impairment, x, y, taken(noise, chosen), torch.full_like(chosen, forgotten))
         repair = models.adam(lr=self.repair_lr)
         for x, y in retained.batches(self.batch_size):
-            models.step(repair, cross_entropy, x, y)
+            models.step(repair, losses.cross_entropy, x, y)
 
     def learn_noise(self, models: Ensemble, data: Data, forgotten: int, rng: Rng) -> Tensor:
         """Images [*lead, noise_images, C, H, W] that each model gets most wrong, its weights fixed."""

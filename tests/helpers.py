@@ -14,14 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from harness.data.digits import digits
-from harness.draws.stages import Draw, Engine, Training, Unlearning, build_ensemble
+from harness.draws.stages import FinishedDraw, Training, Unlearning
 from harness.draws.store import Store
 from harness.engine.batches import Data, Images, Split, method_data
+from harness.engine.build import Engine, build_ensemble
+from harness.engine.dropout import use_streams
 from harness.engine.ensemble import Ensemble
-from harness.engine.streams import Rng
 from harness.engine.training_options import TrainingOptions
 from harness.errors import NotApplicable
 from harness.registry.methods import MethodSpec, spec
+from harness.streams import Rng
 from harness.task import Source, Task
 from harness.tasks.splits import make_task
 
@@ -156,7 +158,7 @@ def data_for(task: Task, rng: Rng, **options: Any) -> Data:
 def unlearn(stage: Unlearning, draws: Sequence[int], store: Store, task: Task) -> Ensemble:
     """As ``Unlearning.make``, but returns the models."""
     models = stage.originals.restore(stage.parents(draws), store)
-    models.use_streams(stage._rng("dropout", draws))
+    use_streams(models, stage._rng("dropout", draws))
     models.train()
     data = method_data(
         task, images_of(task, stage.originals.options.dtype), stage._rng("order", draws), stage.originals.options
@@ -170,7 +172,7 @@ def differences(a: dict[str, Tensor], b: dict[str, Tensor]) -> dict[str, float]:
     return {name: float((a[name].double() - b[name].double()).abs().max()) for name in a}
 
 
-def identical(a: Draw, b: Draw) -> bool:
+def identical(a: FinishedDraw, b: FinishedDraw) -> bool:
     """Equal in every byte of every tensor."""
     return a.tensors.keys() == b.tensors.keys() and all(
         a.tensors[n].contiguous().numpy().tobytes() == b.tensors[n].contiguous().numpy().tobytes() for n in a.tensors

@@ -36,7 +36,8 @@ def install(site: Path, scratch: Path) -> None:
 class Installed:
     """Runs ``unlearn`` from ``site`` in a process of its own, with ``folder`` as the current directory."""
 
-    def __init__(self, site: Path, folder: Path, store: Path) -> None:
+    def __init__(self, site: Path | None, folder: Path, store: Path) -> None:
+        """site: where the wheel was unpacked; None for the installation that the tests run in (an editable one)."""
         self.site, self.folder, self.store = site, folder, store
         self.plugins = folder / "installed plug-ins"
 
@@ -52,7 +53,7 @@ class Installed:
         (info / "entry_points.txt").write_text(entry_points)
 
     def __call__(self, *arguments: str, out: str = "out", **environment: str) -> Result:
-        search = os.pathsep.join([str(self.site), str(self.plugins)])
+        search = os.pathsep.join(map(str, [*([self.site] if self.site else []), self.plugins]))
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "COV"))}
         done = subprocess.run(
             [sys.executable, "-P", "-c", "from harness.command.cli import main; main()", *arguments],

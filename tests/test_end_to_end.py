@@ -317,7 +317,7 @@ def test_files_of_a_run(unlearn):
 
 
 def test_every_score_can_be_computed_again_from_the_files(unlearn):
-    from harness.metrics.official import forgetting_quality, official_epsilons
+    from harness.metrics import forgetting_quality, official_epsilons
 
     result = unlearn.run("methods=[finetune]", "protocol.n=8")
     (path,) = (result.folder / "cells").glob("*finetune*.npz")

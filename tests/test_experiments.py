@@ -1,6 +1,7 @@
 """Every named experiment composes, and runs when it is shrunk; data that are not ours to ship are made up in their formats."""
 
 import re
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from harness.command import cli, compose
 from harness.draws.store import Store
 from harness.engine.training_options import TrainingOptions
 from harness.registry.catalogue import names
-from harness.run import prepare, run
+from harness.run import fill_first, run
 from tests.data.pictures import casia_surf_folder, utkface_folder
 from tests.in_process import in_process  # noqa: F401 - a fixture
 
@@ -82,9 +83,7 @@ def test_every_experiment_runs_shrunk(name, store, tmp_path):
     if cfg.protocol.kind == "full":
         shrunk.append("protocol.experiments=1")
     cfg, method = composed(f"experiment={name}", *own_data(name, tmp_path), *shrunk, f"out={tmp_path / 'out'}")
-    benchmark = from_config(cfg, store, method_name=method)
-    if prepare(benchmark, store, quiet=True):
-        benchmark = from_config(cfg, store, method_name=method)
+    benchmark = from_config(cfg, store, method_name=method, fill=partial(fill_first, store=store, quiet=True))
     cells = run(benchmark, store, quiet=True)
     assert {cell.method for cell in cells} == {"retrain", "identity", "finetune"}
     assert {cell.status for cell in cells} == {"ok"}
@@ -93,12 +92,12 @@ def test_every_experiment_runs_shrunk(name, store, tmp_path):
 def test_the_competition_is_the_organisers_setting(tmp_path):
     cfg, method = composed("experiment=competition", *own_data("competition", tmp_path), "device=cpu")
     benchmark = from_config(cfg, Store(tmp_path / "store"), method_name=method)
-    options = benchmark.training
-    assert benchmark.model == {"_target_": "harness.models.resnet18"}
+    options = benchmark.options.train
+    assert benchmark.prepared.model == {"_target_": "harness.models.resnet18"}
     assert (options.optimizer, options.lr, options.weight_decay, options.schedule) == ("adam", 1e-4, 5e-3, "cosine")
     assert (options.epochs, options.batch_size, options.class_weights) == (30, 64, "balanced")
     assert (options.checkpoint, options.checkpoint_from, options.for_retrained().checkpoint_from) == ("best", 0, 20)
-    assert (benchmark.protocol.kind, benchmark.protocol.n, benchmark.cost_limit) == ("reuse_n_1", 512, 0.2)
+    assert (benchmark.protocol.kind, benchmark.protocol.n, benchmark.options.cost_limit) == ("reuse_n_1", 512, 0.2)
     assert benchmark.task.forget_kind == "official"
     assert benchmark.task.images.shape[1:] == (32, 32, 3)
     assert benchmark.task.std.tolist() == [1, 1, 1]

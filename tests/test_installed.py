@@ -67,6 +67,48 @@ def test_an_installed_method_runs_by_name(stranger):
     assert "unknown key 'method.factr': did you mean factor" in wrong.err
 
 
+BASE = """
+class BaseMethod:
+    factor = 0.5
+"""
+OWN = """
+import torch
+from methods.BaseMethod import BaseMethod
+from methods import tools
+
+class Mine(BaseMethod):
+    def unlearn(self, models, data, rng):
+        models.map_weights(lambda net: tools.shrink(net, self.factor), rng)
+
+def unlearning(net, retain_loader, forget_loader, val_loader):
+    with torch.no_grad():
+        tools.shrink(net, BaseMethod.factor)
+"""
+TOOLS = """
+def shrink(net, factor):
+    for parameter in net.parameters():
+        parameter.mul_(factor)
+"""
+
+
+@pytest.mark.parametrize("wheel", [True, False], ids=["wheel", "editable"])
+def test_a_project_may_have_a_methods_folder_of_its_own(stranger, wheel):
+    """Public unlearning code often has one; the harness's methods are ``harness.methods`` and never in its way."""
+    if not wheel:
+        stranger.site = None
+    for file, text in (("__init__", ""), ("BaseMethod", BASE), ("mine", OWN), ("tools", TOOLS)):
+        path = stranger.folder / "methods" / f"{file}.py"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    found = stranger.run("-m", "method._target_=methods.mine.unlearning,methods.mine.Mine", "protocol.n=2")
+    assert found.code == 0, found.err
+    assert (found.csv["status"] == "ok").all()
+    assert {"unlearning", "Mine", "retrain", "identity"} == set(found.csv["method"])
+    (stranger.folder / "methods" / "tools.py").write_text(TOOLS.replace("mul_(factor)", "mul_(factor * 0.5)"))
+    edited = stranger.run("method._target_=methods.mine.unlearning", "protocol.n=2")
+    assert "2 draws to compute" in edited.err
+
+
 METHOD = """
 from helper import factor
 

@@ -1,16 +1,16 @@
-"""The command ``unlearn``: subcommands here, everything else is a Hydra run."""
+"""The command ``unlearn``: subcommands by argparse, everything else is a Hydra run."""
 
 from __future__ import annotations
 
-import os
+import argparse
 import sys
-import time
-from collections.abc import Callable
-from datetime import datetime
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
-from rich.console import Console
-
+from harness import __version__
+from harness.command.screen import console
 from harness.errors import UserError, unknown_name
 
 USAGE = """\
@@ -18,17 +18,15 @@ unlearn: benchmark machine unlearning, N unlearned against N retrained models
 
   unlearn [KEY=VALUE ...]                 run the benchmark; without arguments every method on scikit-learn's digits
   unlearn -m method=a,b seed=0,1 ...      sweep; one combined board
-  unlearn plan [KEY=VALUE ...]            what would run, what is stored, the time it takes; runs nothing
-  unlearn leaderboard [DIR]               rebuild the board from the result files in DIR (default: the newest run)
-  unlearn score DIR [metrics=[a,b]]       score the stored outputs in DIR again, also with other metrics; trains nothing
-  unlearn protocols DIR                   whether the cheap protocols agree with `full`, from repeated runs in DIR
-  unlearn list [KIND] [--plain]           methods, data, models, metrics, protocols, forget, train or experiments
+"""
+KEYS = """\
 
   method=NAME or methods=[a,b] or methods=all     data=digits|npz|cifar10|...  data.path= data.root= data.train_limit=
   forget=random|class|groups|memorised|... forget.n=  model=  train=  protocol=reuse_n_n|reuse_n_1|full protocol.n=
   recipe=tuned|authors  seed=  split_seed=  device=auto|cpu|cuda  engine=auto|stacked|sequential  out=DIR
 
   method._target_=package.module.name (or file.py:name) runs your own method; --cfg job prints the configuration
+  unlearn COMMAND --help says more of a command; unlearn --version
 """
 
 
@@ -40,13 +38,18 @@ def _main(arguments: list[str]) -> int:
     try:
         first = arguments[0] if arguments else ""
         if first in ("-h", "--help", "help"):
-            print(USAGE)
+            print(USAGE + "".join(f"  {c.usage:39s} {c.summary}\n" for c in COMMANDS.values()) + KEYS, end="")
             return 0
-        if first in _COMMANDS:
-            return _COMMANDS[first](arguments[1:])
+        if first == "--version":
+            print(f"unlearn {__version__}")
+            return 0
+        if first in COMMANDS:
+            return COMMANDS[first].run(arguments[1:])
         if first and "=" not in first and first[0] not in "-+~":
-            raise unknown_name("command", first, _COMMANDS)
-        return _run(arguments)
+            raise unknown_name("command", first, COMMANDS)
+        from harness.command.hydra_run import run
+
+        return run(arguments)
     except UserError as error:
         print(f"unlearn: {error}", file=sys.stderr)
         return 2
@@ -55,151 +58,161 @@ def _main(arguments: list[str]) -> int:
         return 130
 
 
-def _run(arguments: list[str]) -> int:
-    from harness.command import compose
+class _Parser(argparse.ArgumentParser):
+    """What argparse would end the process for is an error like any other here."""
 
-    if any(argument in ("--cfg", "-c", "--info", "-i", "--hydra-help", "--version") for argument in arguments):
-        compose.offer_plugins(arguments)
-        return _hydra([*arguments, *([] if compose.out_of(arguments) else ["out=runs/example"])])
-    compose.check(arguments)
-    out = compose.out_of(arguments)
-    if out is None:
-        out = f"runs/{datetime.now():%Y-%m-%d_%H-%M-%S}"
-        arguments = [*arguments, f"out={out}"]
-    started = time.time()
-    code = _hydra(arguments)
-    return max(code, _finish(Path(out).expanduser(), started))
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; usage: {self.usage}")
 
 
-def _hydra(arguments: list[str]) -> int:
-    import hydra
+@dataclass(frozen=True)
+class Command:
+    """A subcommand. arguments: declares them; action: takes them, and returns the exit code."""
 
-    from harness.command.job import job
+    usage: str
+    summary: str
+    details: str
+    arguments: Callable[[argparse.ArgumentParser], object]
+    action: Callable[[argparse.Namespace], int]
 
-    # Hydra's parser wants all overrides in one place: what is not KEY=VALUE (-m, --cfg job) goes last.
-    sys.argv = [sys.argv[0], *sorted(arguments, key=lambda a: a.startswith("-") or ("=" not in a and a[:1] != "~"))]
-    os.environ.setdefault("HYDRA_FULL_ERROR", "0")
-    try:
-        hydra.main(version_base="1.3", config_path="pkg://harness.conf", config_name="unlearn")(job)()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
-
-
-def _finish(out: Path, started: float) -> int:
-    """Build the board of everything in ``out``; the exit code speaks of this run only."""
-    from harness.report import board, protocol_study
-    from harness.scores import results
-
-    errors = [file for file in out.glob("errors/*.txt") if file.stat().st_mtime >= started]
-    for file in sorted(errors):
-        print(f"unlearn: {file.read_text().rstrip()}", file=sys.stderr)
-    if not any(out.glob("cells/*.json")):
-        return 1
-    console = _console()
-    cells = results.read_all(out)
-    boards = board.build(cells)
-    board.write(out, boards)
-    for one in boards:
-        board.show(one, console)
-        console.print()
-    studies = protocol_study.studies(cells) if len({cell.protocol.kind for cell in cells}) > 1 else []
-    if studies:
-        protocol_study.write(out, studies)
-        console.print(f"protocols compared in {out / 'protocols.md'}", markup=False, highlight=False)
-    console.print(f"board and results in {out}", markup=False, highlight=False)
-    fresh = [file for file in out.glob("cells/*.json") if file.stat().st_mtime >= started - 1]
-    failed = [cell for cell in map(results.read, fresh) if cell.status == "failed"]
-    return 1 if errors or failed else 0
+    def run(self, given: Sequence[str]) -> int:
+        parser = _Parser(
+            usage=self.usage,
+            description=f"{self.summary[0].upper()}{self.summary[1:]}.\n\n{self.details}".rstrip(),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        self.arguments(parser)
+        try:
+            return self.action(parser.parse_args(list(given)))
+        except SystemExit as stop:  # --help
+            return int(stop.code or 0)
 
 
-def _plan(arguments: list[str]) -> int:
+def _overrides(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for a run")
+    parser.add_argument("-m", "--multirun", action="store_true", help="the plan of a sweep")
+
+
+def _plan(options: argparse.Namespace) -> int:
     from harness.command import compose, plan
 
-    compose.check(arguments)
-    plan.show(compose.configurations([*arguments, *compose.configured_sweep(arguments)]))
+    given = [*options.overrides, *(["-m"] if options.multirun else [])]
+    compose.check(given)
+    plan.show(compose.configurations([*given, *compose.configured_sweep(given)]))
     return 0
 
 
-def _leaderboard(arguments: list[str]) -> int:
+def _leaderboard(options: argparse.Namespace) -> int:
     from harness.report import board
 
-    if len(arguments) > 1 or (arguments and arguments[0].startswith("-")):
-        raise UserError("usage: unlearn leaderboard [DIR]")
-    runs = sorted(Path("runs").glob("*/cells"), key=lambda cells: cells.stat().st_mtime)
-    if not arguments and not runs:
-        raise UserError("no runs/*/cells here; name the directory: unlearn leaderboard DIR")
-    console = _console()
-    for one in board.rebuild(Path(arguments[0]) if arguments else runs[-1].parent):
-        board.show(one, console)
+    folder = options.folder
+    if folder is None:
+        runs = sorted(Path("runs").glob("*/cells"), key=lambda cells: cells.stat().st_mtime)
+        if not runs:
+            raise UserError("no runs/*/cells here; name the directory: unlearn leaderboard DIR")
+        folder = runs[-1].parent
+    screen = console()
+    for one in board.rebuild(folder):
+        board.show(one, screen)
     return 0
 
 
-def _score(arguments: list[str]) -> int:
+def _score(options: argparse.Namespace) -> int:
     from harness.draws.store import Store
     from harness.metrics import get_metrics
     from harness.report import board
     from harness.scores.rescore import rescore
 
-    folders = [argument for argument in arguments if "=" not in argument and not argument.startswith("-")]
-    chosen = [a.removeprefix("metrics=") for a in arguments if a.startswith("metrics=")]
-    if len(folders) != 1 or len(chosen) > 1 or len(folders) + len(chosen) != len(arguments):
-        raise UserError("usage: unlearn score DIR [metrics=[a,b]]")
-    folder = Path(folders[0]).expanduser()
+    folder, chosen = options.folder.expanduser(), options.metrics
     if not folder.is_dir():
         raise UserError(f"{folder}: no such directory")
-    names = [name.strip() for name in chosen[0].strip("[]").split(",")] if chosen else _default_metrics()
+    if chosen is not None and not chosen.startswith("metrics="):
+        raise UserError(f"'{chosen}': expected metrics=[a,b]")
+    names = [name.strip() for name in chosen.removeprefix("metrics=").strip("[]").split(",")] if chosen else _default()
     try:
         metrics = get_metrics([name for name in names if name])
     except ValueError as error:
         raise UserError(f"metrics: {error}") from error
     count = rescore(folder, metrics, Store())
-    console = _console()
+    screen = console()
     for one in board.rebuild(folder):
-        board.show(one, console)
-    console.print(f"{count} results in {folder} scored again", markup=False, highlight=False)
+        board.show(one, screen)
+    screen.print(f"{count} results in {folder} scored again", markup=False, highlight=False)
     return 0
 
 
-def _protocols(arguments: list[str]) -> int:
-    from harness.report import protocol_study
-
-    if len(arguments) != 1 or arguments[0].startswith("-"):
-        raise UserError("usage: unlearn protocols DIR")
-    folder = Path(arguments[0]).expanduser()
-    for study in protocol_study.rebuild(folder):
-        print(protocol_study.markdown(study))
-    print(f"tables and plots in {folder}/protocols.*")
-    return 0
-
-
-def _default_metrics() -> list[str]:
+def _default() -> list[str]:
+    """The metrics of a run that names none."""
     from harness.command import compose
 
     ((cfg, _),) = compose.configurations([])
     return [str(name) for name in cfg.metrics]
 
 
-def _list(arguments: list[str]) -> int:
-    from harness.registry import catalogue
+def _protocols(options: argparse.Namespace) -> int:
+    from harness.report import protocol_study
 
-    kinds = [argument for argument in arguments if argument != "--plain"]
-    if len(kinds) > 1:
-        raise UserError("usage: unlearn list [KIND] [--plain]")
-    catalogue.show(kinds[0] if kinds else None, plain="--plain" in arguments)
+    folder = options.folder.expanduser()
+    for study in protocol_study.rebuild(folder):
+        print(protocol_study.markdown(study))
+    print(f"tables and plots in {folder}/protocols.*")
     return 0
 
 
-def _console() -> Console:
-    """A board is a wide table: never wrap it to a narrow pipe."""
-    console = Console()
-    return console if console.is_terminal else Console(width=190)
+def _list(options: argparse.Namespace) -> int:
+    from harness.command import listing
+
+    listing.show(options.kind, plain=options.plain)
+    return 0
 
 
-_COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    "plan": _plan,
-    "leaderboard": _leaderboard,
-    "score": _score,
-    "protocols": _protocols,
-    "list": _list,
+def _list_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("kind", nargs="?", metavar="KIND", help="one of them; all by default")
+    parser.add_argument("--plain", action="store_true", help="names only, one a line")
+
+
+def _score_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, metavar="DIR", help="a run, or a folder with several")
+    parser.add_argument("metrics", nargs="?", metavar="metrics=[a,b]", help="default: those of a run")
+
+
+COMMANDS = {
+    "plan": Command(
+        "unlearn plan [KEY=VALUE ...]",
+        "what would run, what is stored, the time it takes; runs nothing",
+        "Takes the arguments of a run. The time of draws that nobody made yet comes from a short calibration.",
+        _overrides,
+        _plan,
+    ),
+    "leaderboard": Command(
+        "unlearn leaderboard [DIR]",
+        "rebuild the board from the result files in DIR (default: the newest run)",
+        "Reads cells/*.json at any depth below DIR and writes leaderboard.* into it. Nothing is scored again.",
+        lambda parser: parser.add_argument(
+            "folder", nargs="?", type=Path, metavar="DIR", help="default: runs/<newest>"
+        ),
+        _leaderboard,
+    ),
+    "score": Command(
+        "unlearn score DIR [metrics=[a,b]]",
+        "score the stored outputs in DIR again, also with other metrics; trains nothing",
+        "The arrays beside the results hold confidences and accuracies; what needs more is read from the store.",
+        _score_arguments,
+        _score,
+    ),
+    "protocols": Command(
+        "unlearn protocols DIR",
+        "whether the cheap protocols agree with `full`, from repeated runs in DIR",
+        "Writes tables and plots, protocols.*, into DIR. See docs/protocols.md.",
+        lambda parser: parser.add_argument("folder", type=Path, metavar="DIR", help="results of repeated runs"),
+        _protocols,
+    ),
+    "list": Command(
+        "unlearn list [KIND] [--plain]",
+        "methods, data, models, metrics, protocols, forget, train or experiments",
+        "Installed plug-ins are among them.",
+        _list_arguments,
+        _list,
+    ),
 }

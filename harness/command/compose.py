@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from harness.errors import UserError, unknown_name
 from harness.registry import methods
-from harness.registry.catalogue import names, own_groups, plugins
+from harness.registry.catalogue import listed_as, names, own_groups, plugins
 
 
 def out_of(arguments: Sequence[str]) -> str | None:
@@ -40,6 +40,12 @@ def check(arguments: Sequence[str]) -> None:
     for override in overrides:
         if override.key_or_group in own_groups():
             _check_choice(override)
+        elif override.key_or_group == "out" and (override.value() is None or isinstance(override.value(), list | dict)):
+            raise UserError(f"{override.input_line}: expected the name of a folder")
+        elif isinstance(override.value(), dict) and not override.value():
+            raise UserError(
+                f"{override.key_or_group}={{}}: an empty mapping changes nothing; expected keys with values"
+            )
     base = _compose([o.input_line or "" for o in _first_of_sweeps(overrides) if o.key_or_group in own_groups()])
     for override in overrides:
         if override.key_or_group not in own_groups() and not override.is_add() and not override.is_force_add():
@@ -109,6 +115,8 @@ def _check_choice(override: Override) -> None:
     group = override.key_or_group
     if isinstance(override.value(), list):
         raise UserError(f"{override.input_line}: expected one name")
+    if override.value() is None and not override.is_delete():
+        raise UserError(f"{override.input_line}: expected a name (unlearn list {listed_as(group)})")
     for value in _alternatives(override):
         name = value.partition("=")[2]
         if name not in ("null", "") and name not in names(group):

@@ -4,6 +4,7 @@ so what one of them has to say is left in ``out``: a result file per cell, or a 
 from __future__ import annotations
 
 import traceback
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from harness.benchmark import from_config
-from harness.draws.store import Store, write_atomically
-from harness.engine.streams import seed_for
+from harness.draws.store import Store
 from harness.errors import UserError
-from harness.run import prepare, run
+from harness.files import write_atomically
+from harness.run import fill_first, run
+from harness.streams import seed_for
 
 
 def job(cfg: DictConfig) -> str:
@@ -23,9 +25,7 @@ def job(cfg: DictConfig) -> str:
     try:
         store = Store()
         chosen = hydra.runtime.choices.get("method")
-        benchmark = from_config(cfg, store, method_name=chosen)
-        while prepare(benchmark, store):  # now the forget set can be chosen
-            benchmark = from_config(cfg, store, method_name=chosen)
+        benchmark = from_config(cfg, store, method_name=chosen, fill=partial(fill_first, store=store))
         cells = run(benchmark, store)
     except UserError as error:
         return _error(cfg, hydra, str(error))

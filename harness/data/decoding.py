@@ -14,8 +14,8 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from harness.draws.store import default_root, key_of, write_atomically
 from harness.errors import UserError
+from harness.files import default_root, key_of, write_atomically
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 T = TypeVar("T")
@@ -71,7 +71,7 @@ def cached(options: dict[str, Any], files: Iterable[Path], make: Callable[[], np
     seen = [[str(file.absolute()), (stat := file.stat()).st_size, stat.st_mtime_ns] for file in files]
     path = default_root() / "images" / f"{key_of({'version': _VERSION, **options, 'files': seen})}.npy"
     try:
-        return np.load(path, allow_pickle=False)
+        return np.asarray(np.load(path, allow_pickle=False))
     except (OSError, ValueError, EOFError, zipfile.BadZipFile):  # not there, or damaged: make it again
         array = make()
     buffer = io.BytesIO()

@@ -31,23 +31,23 @@ def faces_with_subjects(
     base = folder(root, data="faces_with_subjects", where_to_get=WHERE)
     names = _compiled(pattern)
     files = images_below(base)
-    found = [(file, match) for file in files if (match := names.search(file.relative_to(base).as_posix()))]
-    if not found:
+    matched = [(file, match) for file in files if (match := names.search(file.relative_to(base).as_posix()))]
+    if not matched:
         example = f", such as {files[0].relative_to(base).as_posix()}" if files else ""
         raise UserError(
             f"data.root={root}: data.pattern={pattern} matches none of {len(files)} images{example}. {WHERE}"
         )
-    if bad := [str(file) for file, match in found if not (match["age"] or "").isdigit()]:
+    if bad := [str(file) for file, match in matched if not (match["age"] or "").isdigit()]:
         raise UserError(f"data.pattern={pattern}: the age is not a whole number in {', '.join(bad[:5])}")
-    labels, classes = age_bins(np.array([int(match["age"]) for _, match in found]), bins=bins, binning=binning)
-    _, groups = np.unique([match["subject"] for _, match in found], return_inverse=True)
+    labels, classes = age_bins(np.array([int(match["age"]) for _, match in matched]), bins=bins, binning=binning)
+    _, groups = np.unique([match["subject"] for _, match in matched], return_inverse=True)
     return Source(
         "faces_with_subjects",
-        decode([file for file, _ in found], size=size),
+        decode([file for file, _ in matched], size=size),
         labels,
         classes,
         groups=groups.astype(np.int64),
-        notes={"unmatched_names_skipped": len(files) - len(found)},
+        notes={"unmatched_names_skipped": len(files) - len(matched)},
     )
 
 

@@ -25,19 +25,19 @@ def image_folder(root: str | None = None, size: int = 32, grey: bool = False) ->
     if unknown := sorted(set(_class_folders(parts[-1])) - set(names)):
         raise UserError(f"{parts[-1] / unknown[0]}: class '{unknown[0]}' is not in {parts[0]}")
     files = [[(f, c) for c, name in enumerate(names) for f in images_below(part / name)] for part in parts]
-    for part, found in zip(parts, files, strict=True):
-        if not found:
+    for part, items in zip(parts, files, strict=True):
+        if not items:
             raise UserError(f"{part}: no images ({', '.join(SUFFIXES)}) in its class folders")
     filled = {c for _, c in files[0]}
     if empty := [name for c, name in enumerate(names) if c not in filled]:
         raise UserError(f"{parts[0] / empty[0]}: a class folder without images ({', '.join(SUFFIXES)})")
-    flat = [item for found in files for item in found]
+    flat = [item for items in files for item in items]
     return Source(
         name=base.resolve().name,
         images=decode([file for file, _ in flat], size=size, grey=grey),
         labels=np.array([c for _, c in flat], np.int64),
         classes=len(names),
-        official_test=np.repeat([False, True], [len(found) for found in files]) if official else None,
+        official_test=np.repeat([False, True], [len(items) for items in files]) if official else None,
     )
 
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from harness.data.decoding import cached, resize
-from harness.draws.store import default_root
 from harness.errors import UserError
+from harness.files import default_root
 from harness.models.torchvision_import import torchvision
 from harness.task import Source
 
@@ -100,15 +100,15 @@ def _train_and_test(kind: Any, labels: str, at: dict[str, Any]) -> list[Part]:
 def _source(name: str, root: str | None, download: bool, where: str, parts: Callable[..., list[Part]]) -> Source:
     base = Path(root).expanduser() if root else default_root() / "datasets"
     try:
-        found = parts(torchvision("datasets"), root=str(base), download=download)
+        loaded = parts(torchvision("datasets"), root=str(base), download=download)
     except (RuntimeError, OSError, ValueError, AssertionError, EOFError) as error:
         asked = "the download failed" if download else "nothing is downloaded without data.download=true"
         raise UserError(
             f"data={name}: not found, or damaged, in {base} ({error or type(error).__name__}). "
             f"Put {where} there, or name its folder with data.root=DIRECTORY; {asked}"
         ) from error
-    images = np.concatenate([np.asarray(x) for x, _ in found])
-    labels = np.concatenate([np.asarray(y) for _, y in found]).astype(np.int64)
+    images = np.concatenate([np.asarray(x) for x, _ in loaded])
+    labels = np.concatenate([np.asarray(y) for _, y in loaded]).astype(np.int64)
     extended = labels.ndim == 2
     digits = labels[:, 0] if extended else labels
     return Source(
@@ -117,5 +117,5 @@ def _source(name: str, root: str | None, download: bool, where: str, parts: Call
         digits,
         100 if name == "cifar100" else 10,
         groups=labels[:, _WRITER] if extended else None,
-        official_test=np.repeat([False, True], [len(x) for x, _ in found]),
+        official_test=np.repeat([False, True], [len(x) for x, _ in loaded]),
     )

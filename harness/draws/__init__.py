@@ -1,1 +1,1 @@
-"""Draws: what identifies one, how it is made, and where it is kept."""
+"""Outputs: what identifies one, how it is made, and where it is kept."""

@@ -94,7 +94,7 @@ class Executor:
         """Compute every missing draw of ``pools``; returns the failures by stage key.
 
         A stage that fails is abandoned at its first failing draw; the others go on, unless what failed is a training,
-        which raises UserError. Draws finished before stay stored.
+        which raises UserError. Outputs finished before stay stored.
         """
         failures: dict[str, Failure] = {}
         for pool in pools:

@@ -7,8 +7,8 @@ of their seeds, and nothing of them is ever scored.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -17,15 +17,16 @@ import torch
 from torch import Tensor
 
 from harness.draws.executor import Pool
-from harness.draws.stages import Draw, Training, task_on_device, timed
+from harness.draws.stages import FinishedDraw, Training, one_by_one, task_on_device, timed
 from harness.draws.store import Damaged, Missing, Store
 from harness.engine.batches import Images, Split
-from harness.engine.streams import Rng
+from harness.engine.dropout import use_streams
 from harness.engine.training import train
-from harness.errors import UserError, unknown_name
+from harness.errors import UserError
+from harness.streams import Rng
 from harness.task import Task
+from harness.tasks.options import Memorised
 
-WHICH = ("highest", "lowest", "middle")
 _EVALUATION_BATCH = 1024
 
 
@@ -39,27 +40,22 @@ class SubsetTraining(Training):
     def identity(self) -> dict[str, Any]:
         return {**super().identity, "share": self.share}
 
-    def make(self, draws: Sequence[int], store: Store) -> list[Draw]:
+    def make(self, draws: Sequence[int], store: Store) -> list[FinishedDraw]:
         task, images = task_on_device(store.root, self.task_hash, self.engine.device, self.options.dtype)
         self.warm_up(task, images)
         models = self._fresh(task, draws, self.engine)
         order = self._rng("order", draws)
-        models.use_streams(self._rng("dropout", draws))
+        use_streams(models, self._rng("dropout", draws))
         everything = torch.from_numpy(training_images(task))
         seen = self._rng("subset", draws).permutation(len(everything))[..., : round(self.share * len(everything))]
         data = _Subset(images, everything, seen, order)
         valid = Split(images, torch.from_numpy(task.splits["valid"]), order)
         seconds = timed(self.engine, lambda: train(models, data, valid, task.classes, self.options), models)
-        parts = everything.to(images.device).split(_EVALUATION_BATCH)
+        parts = torch.split(everything.to(images.device), _EVALUATION_BATCH)
         right = [models.logits(images.gather(part)).argmax(-1) == images.labels[part] for part in parts]
         correct = torch.cat(right, -1).to("cpu", torch.uint8)
         member = torch.zeros_like(correct).scatter(-1, seen, 1)
-        if not models.stacked:
-            return [Draw(draws[0], {"correct": correct, "member": member}, {"seconds": seconds})]
-        return [
-            Draw(draw, {"correct": correct[m], "member": member[m]}, {"seconds": seconds})
-            for m, draw in enumerate(draws)
-        ]
+        return one_by_one(models, draws, {"correct": correct, "member": member}, seconds)
 
 
 class _Subset(Split):
@@ -86,10 +82,10 @@ def estimate(pool: Pool, store: Store) -> np.ndarray | None:
     if store.missing(pool.stage.key, pool.draws):
         return None
     try:
-        found = [store.get(pool.stage.key, draw)[0] for draw in pool.draws]
+        stored = [store.get(pool.stage.key, draw)[0] for draw in pool.draws]
     except (Missing, Damaged):
         return None
-    correct, member = (np.stack([draw[name].numpy() for draw in found]).astype(bool) for name in ("correct", "member"))
+    correct, member = (np.stack([draw[name].numpy() for draw in stored]).astype(bool) for name in ("correct", "member"))
     return memorisation(correct=correct, member=member)
 
 
@@ -98,7 +94,7 @@ def memorisation(*, correct: np.ndarray, member: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore"):
         inside = (correct & member).sum(0) / member.sum(0)
         outside = (correct & ~member).sum(0) / (~member).sum(0)
-    return inside - outside
+    return np.asarray(inside - outside)
 
 
 def choose(scores: np.ndarray, *, which: str, n: int) -> np.ndarray:
@@ -110,50 +106,21 @@ def choose(scores: np.ndarray, *, which: str, n: int) -> np.ndarray:
     usable = int((~np.isnan(scores)).sum())
     if n > usable:
         raise UserError(f"forget.n={n}: memorisation is known for {usable} images only; raise forget.models")
-    return np.sort(np.argsort(distance, kind="stable")[:n])  # NaN sorts last
+    return np.asarray(np.sort(np.argsort(distance, kind="stable")[:n]))  # NaN sorts last
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """The options of ``forget=memorised``."""
+def pool(options: Memorised, like: Training) -> Pool:
+    """The pool that the estimate needs; its models are trained as ``like``'s are."""
+    stage = SubsetTraining(like.task_hash, like.model, like.options, "subset", like.seed, like.engine, options.share)
+    return Pool(stage, tuple(range(options.models)))
 
-    which: str = "highest"
-    n: int = 80
-    models: int = 64
-    share: float = 0.7
 
-    def __post_init__(self) -> None:
-        if self.which not in WHICH:
-            raise unknown_name("forget.which", str(self.which), WHICH)
-        for key, low in (("n", 1), ("models", 2)):
-            value = getattr(self, key)
-            if not isinstance(value, int) or isinstance(value, bool) or value < low:
-                raise UserError(f"forget.{key}={value}: expected a whole number from {low}")
-        if not isinstance(self.share, float) or not 0 < self.share < 1:
-            raise UserError(f"forget.share={self.share}: expected a share between 0 and 1")
-
-    @classmethod
-    def from_config(cls, node: Mapping[str, Any]) -> Wanted:
-        known = [option.name for option in fields(cls)]
-        options = {key: value for key, value in node.items() if key != "kind"}
-        for key in options:
-            if key not in known:
-                raise unknown_name("key forget", key, known)
-        return cls(**options)
-
-    def pool(self, like: Training) -> Pool:
-        """The pool the estimate needs; its models are trained as ``like``'s are."""
-        stage = SubsetTraining(like.task_hash, like.model, like.options, "subset", like.seed, like.engine, self.share)
-        return Pool(stage, tuple(range(self.models)))
-
-    def images(self, base: Task, pool: Pool, store: Store) -> tuple[np.ndarray, bool]:
-        """Source numbers of the images to forget, and whether they are final: a stand-in of the same size is not."""
-        trained = base.source_index[training_images(base)]
-        if self.n >= len(trained):
-            raise UserError(
-                f"forget.n={self.n}: expected 1 to {len(trained) - 1} (there are {len(trained)} training images)"
-            )
-        scores = estimate(pool, store)
-        if scores is None:
-            return trained[: self.n], False
-        return trained[choose(scores, which=self.which, n=self.n)], True
+def images(options: Memorised, base: Task, pool: Pool, store: Store) -> np.ndarray:
+    """Source numbers of the images to forget; while draws of ``pool`` are missing, as many others. Raises UserError."""
+    trained: np.ndarray = base.source_index[training_images(base)]
+    if options.n >= len(trained):
+        raise UserError(
+            f"forget.n={options.n}: expected 1 to {len(trained) - 1} (there are {len(trained)} training images)"
+        )
+    scores = estimate(pool, store)
+    return trained[: options.n] if scores is None else trained[choose(scores, which=options.which, n=options.n)]

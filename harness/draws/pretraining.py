@@ -13,31 +13,34 @@ from typing import Any
 from safetensors.torch import save
 
 from harness.draws.executor import Pool
-from harness.draws.stages import Engine, Training
-from harness.draws.store import Store, write_atomically
+from harness.draws.stages import Training
+from harness.draws.store import Store
+from harness.engine.build import Engine
 from harness.engine.training_options import TrainingOptions
-from harness.errors import unknown_name
+from harness.files import write_atomically
 from harness.task import Source
+from harness.tasks.options import Random
 from harness.tasks.splits import make_task
 
-_KEYS = ("data", "train")
 
+def merged(
+    data: Mapping[str, Any] | None,
+    train: Mapping[str, Any] | None,
+    base_data: Mapping[str, Any],
+    base_train: TrainingOptions,
+) -> tuple[dict[str, Any], TrainingOptions]:
+    """The pre-training's data node and training options: the benchmark's own, with what ``pretrain`` changes.
 
-def merged(node: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The data and training configuration of the pre-training: the benchmark's own, with what ``pretrain`` changes."""
-    for key in node:
-        if key not in _KEYS:
-            raise unknown_name("key pretrain", key, _KEYS)
-    changed = {key: dict(node.get(key) or {}) for key in _KEYS}
-    other_source = "_target_" in changed["data"]
-    data = changed["data"] if other_source else {**base["data"], **changed["data"]}
-    return {"data": data, "train": {**base["train"], **changed["train"]}}
+    A data node with a ``_target_`` of its own replaces the benchmark's. Raises UserError.
+    """
+    node = dict(data or {}) if data and "_target_" in data else {**base_data, **(data or {})}
+    return node, TrainingOptions.read({**base_train.model_dump(), **(train or {})}, "pretrain.train")
 
 
 def pool(
     source: Source,
-    splits: Mapping[str, Any],
-    train: Mapping[str, Any],
+    split: Mapping[str, Any],
+    options: TrainingOptions,
     model: Mapping[str, Any],
     *,
     engine: Engine,
@@ -45,18 +48,13 @@ def pool(
     store: Store,
 ) -> Pool:
     """The one draw to train. Its task forgets nothing: forget is a single image, and originals are trained on all."""
-    task = make_task(source, forget={"kind": "random", "n": 1}, split_seed=split_seed, **splits)
+    task = make_task(source, forget=Random(n=1), split_seed=split_seed, **split)
     store.put_task(task)
-    stage = Training(
-        task.hash, model, TrainingOptions.read(dict(train), "pretrain.train"), "original", split_seed, engine
-    )
-    return Pool(stage, (0,))
+    return Pool(Training(task.hash, model, options, "original", split_seed, engine), (0,))
 
 
-def weights_file(pool: Pool, store: Store) -> Path | None:
-    """A file with nothing but the weights, so that its hash is theirs; None until the pool is filled."""
-    if store.missing(pool.stage.key, pool.draws):
-        return None
+def weights_file(pool: Pool, store: Store) -> Path:
+    """A file with nothing but the weights of the filled pool's draw, so that its hash is theirs."""
     path = store.root / "pretrained" / f"{pool.stage.key}.safetensors"
     if not path.exists():
         tensors, _ = store.get(pool.stage.key, pool.draws[0], prefix="weights/")

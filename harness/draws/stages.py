@@ -15,17 +15,21 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from harness import models as architectures
-from harness.draws.store import Store, key_of
+from harness.draws.probe import probe
+from harness.draws.store import Store
 from harness.engine.batches import Images, method_data, split_of
-from harness.engine.ensemble import Ensemble, Sequential, Stacked
-from harness.engine.losses import cross_entropy
-from harness.engine.streams import Rng, seed_for
+from harness.engine.build import Engine, build_ensemble
+from harness.engine.dropout import use_streams
+from harness.engine.ensemble import Ensemble, joined
+from harness.engine.features import features
 from harness.engine.training import train
 from harness.engine.training_options import TrainingOptions
+from harness.files import key_of
 from harness.registry.methods import MethodSpec
+from harness.streams import Rng, seed_for
 from harness.task import Task
 
 # Raised by hand when a change of the code changes the draws; a commit hash would void the store at every commit.
@@ -37,22 +41,7 @@ EVALUATED = ("retain", "forget", "valid", "test")
 
 
 @dataclass(frozen=True)
-class Engine:
-    """Where and how draws are computed. ``numeric_class`` is the part that can change their bits."""
-
-    device: str
-    stacked: bool
-
-    def numeric_class(self, precision: str) -> str:
-        return f"{self.device.partition(':')[0]}/{precision}/{'stacked' if self.stacked else 'sequential'}"
-
-    def synchronise(self) -> None:
-        if self.device.startswith("cuda"):
-            torch.cuda.synchronize(self.device)
-
-
-@dataclass(frozen=True)
-class Draw:
+class FinishedDraw:
     """One finished draw: ``tensors`` (logits/*, and weights/* where they are kept) and ``facts`` (seconds, ...)."""
 
     index: int
@@ -100,13 +89,13 @@ class Training:
     def parents(self, draws: Sequence[int]) -> list[int]:
         return []
 
-    def make(self, draws: Sequence[int], store: Store) -> list[Draw]:
+    def make(self, draws: Sequence[int], store: Store) -> list[FinishedDraw]:
         """Compute ``draws``; a sequential engine takes one at a time."""
         task, images = task_on_device(store.root, self.task_hash, self.engine.device, self.options.dtype)
         self.warm_up(task, images)
         models = self._fresh(task, draws, self.engine)
         order = self._rng("order", draws)
-        models.use_streams(self._rng("dropout", draws))
+        use_streams(models, self._rng("dropout", draws))
         used = ("retain", "forget") if self.role == "original" else ("retain",)
         data, valid = split_of(task, images, order, *used), split_of(task, images, order, "valid")
         options = self.options.for_retrained() if self.role == "retrained" else self.options
@@ -119,23 +108,17 @@ class Training:
         engine = engine or self.engine
         task, _ = task_on_device(store.root, self.task_hash, engine.device, self.options.dtype)
         models = self._fresh(task, draws, engine)
-        models.remember(initial=models.snapshot())
-        found = [store.get(self.key, draw, prefix="weights/")[0] for draw in draws]
-        models.load_models([{name.removeprefix("weights/"): w for name, w in weights.items()} for weights in found])
+        models.initial = models.snapshot()
+        stored = [store.get(self.key, draw, prefix="weights/")[0] for draw in draws]
+        states = [{name.removeprefix("weights/"): w for name, w in weights.items()} for weights in stored]
+        models.assign(joined(states, stacked=models.stacked))
         return models
 
     def warm_up(self, task: Task, images: Images) -> None:
         """Once per process: run throw-away steps, so that the first draw's clock does not pay for lazy initialisation."""
         if self.key in _warm:
             return
-        models = build_ensemble(
-            self.model, task, [0] * (2 if self.engine.stacked else 1), engine=self.engine, options=self.options
-        )
-        split = split_of(task, images, Rng([0] * models.size, stacked=models.stacked), "retain")
-        optimizer = models.sgd(lr=0.0)
-        for x, y in split.first_batches(3, self.options.batch_size):
-            models.step(optimizer, cross_entropy, x, y)
-        self.engine.synchronise()
+        probe(self.model, task, engine=self.engine, options=self.options, images=images)
         _warm.add(self.key)
 
     def _fresh(self, task: Task, draws: Sequence[int], engine: Engine) -> Ensemble:
@@ -177,7 +160,7 @@ class Unlearning:
 
     @property
     def name(self) -> str:
-        return self.method.label
+        return self.method.name
 
     @property
     def engine(self) -> Engine:
@@ -187,13 +170,13 @@ class Unlearning:
         """The originals that ``draws`` start from."""
         return list(draws) if self.source == "paired" else [0] * len(draws)
 
-    def make(self, draws: Sequence[int], store: Store) -> list[Draw]:
+    def make(self, draws: Sequence[int], store: Store) -> list[FinishedDraw]:
         """Compute ``draws`` from stored originals. Whatever the method raises passes through."""
         training = self.originals
         task, images = task_on_device(store.root, training.task_hash, self.engine.device, training.options.dtype)
         training.warm_up(task, images)
         models = training.restore(self.parents(draws), store)
-        models.use_streams(self._rng("dropout", draws))
+        use_streams(models, self._rng("dropout", draws))
         models.train()
         data = method_data(task, images, self._rng("order", draws), training.options.for_retrained())
         rng = self._rng("noise", draws)
@@ -240,23 +223,6 @@ Stage = Training | Unlearning
 _warm: set[str] = set()
 
 
-def build_ensemble(
-    model: Mapping[str, Any], task: Task, seeds: Sequence[int], *, engine: Engine, options: TrainingOptions
-) -> Ensemble:
-    """Freshly initialised models, one per seed, on the engine's device."""
-
-    def build(seed: int) -> nn.Module:
-        net = architectures.build(model, classes=task.classes, channels=task.images.shape[-1], seed=seed)
-        net = net.to(torch.device(engine.device), options.dtype)
-        return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    nets = [build(seed) for seed in seeds]
-    bf16 = options.precision == "bf16"
-    models = Stacked(nets, bf16=bf16) if engine.stacked else Sequential(nets[0], bf16=bf16)
-    models.remember(build=build)
-    return models
-
-
 def timed(engine: Engine, work: Any, models: Ensemble) -> float:
     """Seconds per model of ``work``, the device synchronised before and after."""
     engine.synchronise()
@@ -280,16 +246,26 @@ def _finish(
     *,
     keep_weights: bool,
     keep_features: bool,
-) -> list[Draw]:
+) -> list[FinishedDraw]:
     """Record the outputs of finished models on the evaluation examples."""
     outputs = {f"logits/{name}": models.logits(_evaluated(task, images, name)) for name in EVALUATED}
     if keep_features:
-        outputs["features/forget"] = models.features(_evaluated(task, images, "forget"))
+        outputs["features/forget"] = features(models, _evaluated(task, images, "forget"))
     if keep_weights:
         outputs |= {f"weights/{name}": tensor for name, tensor in models.state().items()}
-    if not models.stacked:
-        return [Draw(draws[0], outputs, {"seconds": seconds})]
-    return [Draw(d, {name: t[m] for name, t in outputs.items()}, {"seconds": seconds}) for m, d in enumerate(draws)]
+    return one_by_one(models, draws, outputs, seconds)
+
+
+def one_by_one(
+    models: Ensemble, draws: Sequence[int], tensors: Mapping[str, Tensor], seconds: float
+) -> list[FinishedDraw]:
+    """The draws of an ensemble apart: tensors [*lead, ...] by name, of each its own part."""
+    parts = (
+        [{name: tensor[m] for name, tensor in tensors.items()} for m in range(models.size)]
+        if models.stacked
+        else [tensors]
+    )
+    return [FinishedDraw(draw, dict(own), {"seconds": seconds}) for draw, own in zip(draws, parts, strict=True)]
 
 
 def evaluation_index(task: Task, name: str) -> np.ndarray:

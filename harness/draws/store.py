@@ -19,12 +19,12 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
-from platformdirs import user_cache_path
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from harness.errors import UserError
+from harness.files import canonical, default_root, write_atomically
 from harness.task import Task
 
 
@@ -34,15 +34,6 @@ class Damaged(Exception):
 
 class Missing(KeyError):
     """A draw is not in the store (any more: another process may have found it damaged)."""
-
-
-def key_of(identity: Mapping[str, Any]) -> str:
-    """The address of a stage: SHA-256 of its identity as canonical JSON."""
-    return hashlib.sha256(canonical(identity).encode()).hexdigest()[:32]
-
-
-def canonical(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
 
 class Store:
@@ -127,7 +118,8 @@ class Store:
 
     def get_record(self, key: str) -> dict[str, Any] | None:
         try:
-            return json.loads((self.root / "records" / f"{key}.json").read_text())
+            record: dict[str, Any] = json.loads((self.root / "records" / f"{key}.json").read_text())
+            return record
         except (FileNotFoundError, json.JSONDecodeError):
             return None
 
@@ -149,27 +141,6 @@ class _TryLock(AbstractContextManager[bool]):
     def __exit__(self, *_: object) -> None:
         if self._held:
             self._lock.release()
-
-
-def default_root() -> Path:
-    """``$UNLEARN_STORE``, or a folder of the user's cache directory."""
-    given = os.environ.get("UNLEARN_STORE")
-    return Path(given).expanduser() if given else user_cache_path("unlearn")
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write ``data`` so that ``path`` is either the old file or the whole new one, whatever happens meanwhile."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _checksum(arrays: Mapping[str, Tensor], facts: str) -> str:

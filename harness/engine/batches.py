@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.engine.streams import Rng
 from harness.engine.training_options import TrainingOptions
+from harness.streams import Rng
 from harness.task import Task
 
 
@@ -53,7 +53,8 @@ class GaussianNoise:
         """x: [*lead, B, H, W, C]."""
         shape = x.shape[1:] if rng.stacked else x.shape
         uniform = rng.uniform(*shape).to(x.device, x.dtype).clamp(min=2**-25)  # multiples of 2^-24, 0 among them
-        return x + self.std * torch.special.ndtri(uniform)
+        normal: Tensor = torch.special.ndtri(uniform)
+        return x + self.std * normal
 
 
 Transform = Callable[[Tensor, Rng], Tensor]  # (images [*lead, B, H, W, C], streams) -> images of that shape
@@ -121,7 +122,7 @@ class Split:
 
     def random_of_each_class(self, n: int) -> Split:
         """At most ``n`` images of every class at random, each model its own; raises ValueError as ``label_counts``."""
-        present = self._images.labels[self._index].unique()
+        present: Tensor = torch.unique(self._images.labels[self._index])
         marks = torch.arange(int(present.max()) + 1, device=present.device)
         parts = [self.of_classes(marks == label).random_subset(n)._index for label in present]
         return Split(self._images, torch.cat(parts, dim=-1), self._rng)

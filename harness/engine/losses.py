@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Net = Callable[[Tensor], Tensor]
+Net = Callable[[Tensor], Tensor]  # images [B, C, H, W] -> logits [B, classes]
+Loss = Callable[..., Tensor]  # (net, *batch) -> scalar
 
 
 def cross_entropy(net: Net, x: Tensor, y: Tensor, weight: Tensor | None = None) -> Tensor:

@@ -17,7 +17,7 @@ from torch.utils.data._utils.collate import default_collate_fn_map
 
 from harness.engine.batches import Data, Split
 from harness.engine.ensemble import Ensemble
-from harness.engine.streams import Rng
+from harness.streams import Rng
 
 BATCH_SIZE = 64  # as the competition's loaders
 
@@ -63,8 +63,6 @@ class PlainFunction:
 
     function: Callable[..., nn.Module | None]
     parameters: Mapping[str, Any]
-
-    comparable_cost = False
 
     def unlearn(self, models: Ensemble, data: Data, rng: Rng) -> None:
         retain, forget, valid = _loader(data.retain), _loader(data.forget), _loader(data.valid)

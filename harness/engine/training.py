@@ -72,7 +72,7 @@ class _Best:
             self.state[name] = torch.where(chosen, new, self.state[name])
 
     def restore(self) -> None:
-        self.models.load_state(self.state)
+        self.models.assign(self.state)
 
 
 def _trainable(models: Ensemble, subset: TrainableSubset) -> Any:

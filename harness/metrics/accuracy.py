@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from harness.metrics.base import Column, Draws, metric
+from harness.metrics.base import Column, Outputs, metric
 
 __all__ = ["accuracy"]
 
@@ -43,7 +43,7 @@ def _gap(part: str) -> Column:
         _gap("test"),
     ),
 )
-def accuracy(*, unlearned: Draws, retrained: Draws) -> dict[str, float]:
+def accuracy(*, unlearned: Outputs, retrained: Outputs) -> dict[str, float]:
     """Means over draws, fractions in [0, 1].
 
     Raises:

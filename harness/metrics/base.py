@@ -2,48 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = [
-    "Column",
-    "Draws",
-    "Examples",
-    "FunctionMetric",
-    "Metric",
-    "all_columns",
-    "available",
-    "get_metrics",
-    "metric",
-]
+__all__ = ["Column", "Examples", "FunctionMetric", "Metric", "Outputs", "metric"]
 
-ENTRY_POINT_GROUP = "unlearn.metrics"
-
-# Name → where it lives. Loaded when asked for: a metric may need a heavy library.
-_BUILT_IN = {
-    "official": "harness.metrics.official:official",
-    "ks": "harness.metrics.ks:ks",
-    "kl": "harness.metrics.kl:kl",
-    "accuracy": "harness.metrics.accuracy:accuracy",
-    "exact": "harness.metrics.exact:exact",
-    "gaussian": "harness.metrics.gaussian:gaussian",
-    "certified": "harness.metrics.certified:certified",
-    "knn_kl": "harness.metrics.knn_kl:knn_kl",
-    "class_kl": "harness.metrics.class_kl:class_kl",
-    "wasserstein": "harness.metrics.wasserstein:wasserstein",
-    "jensen_shannon": "harness.metrics.jensen_shannon:jensen_shannon",
-    "u_lira": "harness.metrics.u_lira:u_lira",
-    "loss_attack": "harness.metrics.loss_attack:loss_attack",
-    "disagreement": "harness.metrics.disagreement:disagreement",
-    "representation": "harness.metrics.representation:representation",
-}
 
 _NEEDS = frozenset({"confidences", "logits", "accuracy", "test_confidences", "features", "cost"})
 
@@ -56,7 +23,7 @@ OPTIONAL = {
 
 
 @dataclass(frozen=True)
-class Draws:
+class Outputs:
     """What N draws of one kind of model (unlearned, retrained, original) say.
 
     Attributes:
@@ -103,11 +70,11 @@ class Draws:
     @property
     def n(self) -> int:
         """Number of draws, N."""
-        return self.confidences.shape[0]
+        return len(self.confidences)
 
-    def take(self, index: NDArray[np.intp] | slice) -> Draws:
+    def take(self, index: NDArray[np.intp] | slice) -> Outputs:
         """The draws chosen by ``index``."""
-        return Draws(
+        return Outputs(
             confidences=self.confidences[index],
             logits=None if self.logits is None else self.logits[index],
             accuracy={part: fractions[index] for part, fractions in self.accuracy.items()},
@@ -116,13 +83,13 @@ class Draws:
             cost=None if self.cost is None else self.cost[index],
         )
 
-    def joined(self, other: Draws) -> Draws:
+    def joined(self, other: Outputs) -> Outputs:
         """These draws and then the other ones; a part that either lacks is lacking."""
 
         def both(first: NDArray[Any] | None, second: NDArray[Any] | None) -> NDArray[Any] | None:
             return None if first is None or second is None else np.concatenate([first, second])
 
-        return Draws(
+        return Outputs(
             confidences=np.concatenate([self.confidences, other.confidences]),
             logits=both(self.logits, other.logits),
             accuracy={part: np.concatenate([values, other.accuracy[part]]) for part, values in self.accuracy.items()},
@@ -169,10 +136,10 @@ class Metric(Protocol):
 
     @property
     def needs(self) -> frozenset[str]:
-        """Which fields of :class:`Draws` are read: of confidences, logits, accuracy, test_confidences, features, cost."""
+        """Which fields of :class:`Outputs` are read: of confidences, logits, accuracy, test_confidences, features, cost."""
         ...
 
-    def compute(self, *, unlearned: Draws, retrained: Draws) -> dict[str, float]:
+    def compute(self, *, unlearned: Outputs, retrained: Outputs) -> dict[str, float]:
         """One value per column, keyed by the column's name; NaN where this N does not allow one."""
         ...
 
@@ -181,7 +148,7 @@ Examples = Mapping[str, NDArray[np.float64]]  # by name one number per example: 
 
 
 class _Function(Protocol):
-    def __call__(self, *, unlearned: Draws, retrained: Draws) -> dict[str, Any]: ...
+    def __call__(self, *, unlearned: Outputs, retrained: Outputs) -> dict[str, Any]: ...
 
 
 class _Summary(Protocol):
@@ -198,17 +165,17 @@ class FunctionMetric:
     function: _Function
     summary: _Summary | None = None
 
-    def compute(self, *, unlearned: Draws, retrained: Draws) -> dict[str, float]:
+    def compute(self, *, unlearned: Outputs, retrained: Outputs) -> dict[str, float]:
         """Call the function, sum up, and check that this fills exactly the declared columns."""
         return self.detailed(unlearned=unlearned, retrained=retrained)[1]
 
-    def detailed(self, *, unlearned: Draws, retrained: Draws) -> tuple[Examples, dict[str, float]]:
+    def detailed(self, *, unlearned: Outputs, retrained: Outputs) -> tuple[Examples, dict[str, float]]:
         """:meth:`compute`, and before it what ``summary`` sums up, by name [S] each (nothing without a summary)."""
         for need, what in OPTIONAL.items():
             if need in self.needs and (getattr(unlearned, need) is None or getattr(retrained, need) is None):
                 raise ValueError(f"metric {self.name!r} needs {what}, which were not kept")
-        found = self.function(unlearned=unlearned, retrained=retrained)
-        examples, values = ({}, found) if self.summary is None else (found, self.summary(found))
+        results = self.function(unlearned=unlearned, retrained=retrained)
+        examples, values = ({}, results) if self.summary is None else (results, self.summary(results))
         declared = {column.name for column in self.columns}
         if set(values) != declared:
             raise ValueError(f"metric {self.name!r} declares columns {sorted(declared)} but gave {sorted(values)}")
@@ -218,7 +185,7 @@ class FunctionMetric:
 def metric(
     *, name: str, needs: Iterable[str], columns: Sequence[Column], summary: _Summary | None = None
 ) -> Callable[[_Function], FunctionMetric]:
-    """Declare a function ``f(*, unlearned: Draws, retrained: Draws) -> dict[str, float]`` as a metric.
+    """Declare a function ``f(*, unlearned: Outputs, retrained: Outputs) -> dict[str, float]`` as a metric.
 
     With a ``summary`` the function gives arrays [S] instead, one number per example, and
     ``summary(examples: Mapping[str, array [..., S]]) -> dict[str, array [...]]`` makes the columns of them, for any leading axes.
@@ -243,76 +210,3 @@ def metric(
         )
 
     return declare
-
-
-def available() -> list[str]:
-    """Names of all metrics, built-in and from installed packages (entry points in group ``unlearn.metrics``)."""
-    return sorted({*_BUILT_IN, *_plug_ins()})
-
-
-def get_metrics(names: Sequence[str]) -> list[Metric]:
-    """Load metrics by name, in the order given.
-
-    Raises:
-        ValueError: a name is unknown (with the nearest known one), given twice, or claimed by a built-in and a package; or
-            two metrics have a column of the same name.
-        TypeError: one string instead of a list, or a plug-in that is not a metric.
-    """
-    if isinstance(names, str):
-        raise TypeError(f"names must be a list of metric names, got the string {names!r}")
-    twice = sorted({name for name in names if list(names).count(name) > 1})
-    if twice:
-        raise ValueError(f"metric given twice: {', '.join(twice)}")
-    plug_ins = _plug_ins()
-    found = [_load(name, plug_ins) for name in names]
-    owners: dict[str, str] = {}
-    for column, owner in ((column.name, metric.name) for metric in found for column in metric.columns):
-        if owners.setdefault(column, owner) != owner:
-            raise ValueError(
-                f"metrics {owners[column]!r} and {owner!r} both have a column {column!r}: choose one of them"
-            )
-    return found
-
-
-def all_columns() -> dict[str, Column]:
-    """Every column that some metric gives, by name: what the columns of a board mean.
-
-    Of two metrics that declare one name the built-in one counts. An installed metric that cannot be loaded is passed over:
-    it must not break a board that it has no part in.
-    """
-    plug_ins = _plug_ins()
-    found: dict[str, Column] = {}
-    for name in [*_BUILT_IN, *sorted(set(plug_ins) - set(_BUILT_IN))]:
-        try:
-            loaded = _load(name, {} if name in _BUILT_IN else plug_ins)
-        except Exception:  # code of others, which may raise anything
-            continue
-        for column in loaded.columns:
-            found.setdefault(column.name, column)
-    return found
-
-
-def _plug_ins() -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
-
-
-def _load(name: str, plug_ins: Mapping[str, EntryPoint]) -> Metric:
-    if name in _BUILT_IN and name in plug_ins:
-        raise ValueError(
-            f"metric {name!r} is built in, but {plug_ins[name].value} claims the name too: rename that one"
-        )
-    if name in _BUILT_IN:
-        module, _, attribute = _BUILT_IN[name].partition(":")
-        found = getattr(import_module(module), attribute)
-    elif name in plug_ins:
-        found = plug_ins[name].load()
-    else:
-        known = sorted({*_BUILT_IN, *plug_ins})
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-        raise ValueError(f"unknown metric {name!r}; {hint}")
-    missing = [part for part in ("name", "columns", "needs", "compute") if not hasattr(found, part)]
-    if missing:
-        raise TypeError(f"metric {name!r} ({found!r}) lacks {', '.join(missing)}; declare it with @metric")
-    loaded: Metric = found
-    return loaded

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from scipy.special import betaincinv
 
-from harness.metrics.base import Column, Draws, Examples, metric
+from harness.metrics.attacks import DELTA
+from harness.metrics.base import Column, Examples, Outputs, metric
 from harness.metrics.exact import windows
-from harness.metrics.official import DELTA
 from harness.metrics.samples import Floats, count_below, two_samples
 
 __all__ = ["certified", "certified_ceiling", "certified_epsilons"]
@@ -79,9 +79,9 @@ def _attack(positive: Floats, negative: Floats, delta: float) -> tuple[Floats, F
     for accepted in range(n_negative + 1):
         gained = right[:, accepted:] - left[:, : n_negative + 1 - accepted]
         where = gained.argmax(axis=1)
-        found = table[np.maximum(gained[np.arange(n_examples), where], 0), accepted]
-        better = found > best
-        best[better], first[better], last[better] = found[better], where[better], where[better] + accepted
+        reached = table[np.maximum(gained[np.arange(n_examples), where], 0), accepted]
+        better = reached > best
+        best[better], first[better], last[better] = reached[better], where[better], where[better] + accepted
     return best, *_ends(positive, negative, first, last)
 
 
@@ -179,7 +179,7 @@ def _summary(examples: Examples) -> dict[str, Any]:
     ),
     summary=_summary,
 )
-def certified(*, unlearned: Draws, retrained: Draws) -> dict[str, Floats]:
+def certified(*, unlearned: Outputs, retrained: Outputs) -> dict[str, Floats]:
     """Per example the certified ε, the margin 1 − δ − FPR − FNR, and the ceiling; NaN below 4 draws."""
     n_examples = unlearned.confidences.shape[1]
     if min(unlearned.n, retrained.n) < SMALLEST:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.special import rel_entr, softmax
 
-from harness.metrics.base import Column, Draws, metric
+from harness.metrics.base import Column, Outputs, metric
 from harness.metrics.samples import Floats
 
 __all__ = ["class_divergences", "class_kl"]
@@ -67,7 +67,7 @@ def _column(name: str, what: str, largest: float) -> Column:
         _column("class_js", "the Jensen–Shannon divergence", math.log(2)),
     ),
 )
-def class_kl(*, unlearned: Draws, retrained: Draws) -> dict[str, float]:
+def class_kl(*, unlearned: Outputs, retrained: Outputs) -> dict[str, float]:
     """Means over the forget set."""
     forward, reverse, js = class_divergences(unlearned=unlearned.logits, retrained=retrained.logits)
     means = [float(values.mean()) for values in (forward, reverse, js)]

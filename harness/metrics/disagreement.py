@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.metrics.base import Column, Draws, metric
+from harness.metrics.base import Column, Outputs, metric
 from harness.metrics.samples import Floats
 
 __all__ = ["disagreement", "disagreement_rates"]
@@ -67,7 +67,7 @@ def _votes(logits: Any, what: str) -> Floats:
         ),
     ),
 )
-def disagreement(*, unlearned: Draws, retrained: Draws) -> dict[str, float]:
+def disagreement(*, unlearned: Outputs, retrained: Outputs) -> dict[str, float]:
     """Means over the forget set; NaN with a single retrained draw."""
     if retrained.n < 2:
         return {"disagreement": math.nan, "disagreement_excess": math.nan}

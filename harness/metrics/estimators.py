@@ -9,11 +9,12 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
+from harness.metrics.attacks import official_epsilons
 from harness.metrics.base import FunctionMetric, Metric
 from harness.metrics.certified import certified_epsilons
 from harness.metrics.exact import exact_epsilons
 from harness.metrics.gaussian import gaussian_epsilons
-from harness.metrics.official import official, official_epsilons, scored
+from harness.metrics.official import official, scored
 
 __all__ = ["ESTIMATORS", "ranked_by", "ranking"]
 

@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.metrics.base import Column, Draws, metric
-from harness.metrics.official import DELTA, EPSILON_CAP, SMALLEST_N, attack_table, forgetting_quality
+from harness.metrics.attacks import DELTA, EPSILON_CAP, attack_table
+from harness.metrics.base import Column, Outputs, metric
+from harness.metrics.official import SMALLEST_N, forgetting_quality
 from harness.metrics.samples import Floats, Ints, count_below, two_samples
 
 __all__ = ["exact", "exact_epsilons", "windows"]
@@ -124,7 +125,7 @@ def _lookup(table: Floats, positives: Any, negatives: Ints, n_negative: int) -> 
         ),
     ),
 )
-def exact(*, unlearned: Draws, retrained: Draws) -> dict[str, float]:
+def exact(*, unlearned: Outputs, retrained: Outputs) -> dict[str, float]:
     """Forgetting quality (NaN below 8 draws) and median ε."""
     epsilons = exact_epsilons(unlearned=unlearned.confidences, retrained=retrained.confidences)
     n = min(unlearned.n, retrained.n)

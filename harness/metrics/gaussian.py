@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from scipy.special import log_ndtr
 
-from harness.metrics.base import Column, Draws, metric
+from harness.metrics.attacks import DELTA, EPSILON_CAP
+from harness.metrics.base import Column, Outputs, metric
 from harness.metrics.kl import fit
-from harness.metrics.official import DELTA, EPSILON_CAP, SMALLEST_N, forgetting_quality
+from harness.metrics.official import SMALLEST_N, forgetting_quality
 from harness.metrics.samples import Floats
 
 __all__ = ["gaussian", "gaussian_epsilons"]
@@ -121,7 +122,7 @@ def _between(low: Floats, high: Floats, log_factor: Any) -> Floats:
         ),
     ),
 )
-def gaussian(*, unlearned: Draws, retrained: Draws) -> dict[str, float]:
+def gaussian(*, unlearned: Outputs, retrained: Outputs) -> dict[str, float]:
     """Forgetting quality (NaN below 8 draws) and median ε."""
     epsilons = gaussian_epsilons(unlearned=unlearned.confidences, retrained=retrained.confidences)
     n = min(unlearned.n, retrained.n)

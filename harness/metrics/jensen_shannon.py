@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.special import xlogy
 
-from harness.metrics.base import Column, Draws, metric
+from harness.metrics.base import Column, Outputs, metric
 from harness.metrics.samples import Floats, count_below, two_samples
 
 __all__ = ["jensen_shannon", "js_divergences", "n_bins"]
@@ -40,12 +40,12 @@ def js_divergences(*, unlearned: Any, retrained: Any) -> Floats:
     q = np.diff(count_below(r, cuts), axis=1, prepend=0, append=n_r) / n_r
     middle = 0.5 * (p + q)
     divergence = (0.5 * (xlogy(p, p) + xlogy(q, q)) - xlogy(middle, middle)).sum(axis=1)
-    return np.clip(divergence, 0.0, math.log(2))
+    return np.asarray(np.clip(divergence, 0.0, math.log(2)))
 
 
 def n_bins(n: int) -> int:
     """2 · n^(1/3) rounded to an even number (so that the median is always a cut): 6 at n = 32, 16 at n = 512."""
-    return max(2, 2 * round(n ** (1 / 3)))
+    return max(2, 2 * round(math.pow(n, 1 / 3)))
 
 
 @metric(
@@ -61,7 +61,7 @@ def n_bins(n: int) -> int:
         ),
     ),
 )
-def jensen_shannon(*, unlearned: Draws, retrained: Draws) -> dict[str, float]:
+def jensen_shannon(*, unlearned: Outputs, retrained: Outputs) -> dict[str, float]:
     """Mean divergence over the forget set."""
     divergences = js_divergences(unlearned=unlearned.confidences, retrained=retrained.confidences)
     return {"jensen_shannon": float(divergences.mean())}

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.metrics.base import Column, Draws, metric
+from harness.metrics.base import Column, Outputs, metric
 
 __all__ = ["VARIANCE_FLOOR", "fit", "gaussian_kl", "kl"]
 
@@ -83,7 +83,7 @@ def fit(values: Any, what: str) -> tuple[Floats, Floats]:
         ),
     ),
 )
-def kl(*, unlearned: Draws, retrained: Draws) -> dict[str, float]:
+def kl(*, unlearned: Outputs, retrained: Outputs) -> dict[str, float]:
     """Mean divergence of the confidences in both directions."""
     forward, reverse = gaussian_kl(unlearned=unlearned.confidences, retrained=retrained.confidences)
     return {"kl": float(forward.mean()), "kl_reverse": float(reverse.mean())}

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.metrics.base import Column, Draws, metric
+from harness.metrics.base import Column, Outputs, metric
 from harness.metrics.samples import Floats, count_below, two_samples
 
 __all__ = ["NEIGHBOURS", "RESOLUTION", "knn_divergence", "knn_kl"]
@@ -87,7 +87,7 @@ def _distance(points: Floats, sample: Floats, k: int) -> Floats:
         ),
     ),
 )
-def knn_kl(*, unlearned: Draws, retrained: Draws) -> dict[str, float]:
+def knn_kl(*, unlearned: Outputs, retrained: Outputs) -> dict[str, float]:
     """Mean divergence in both directions, from the nearest neighbour."""
     forward, reverse = knn_divergence(unlearned=unlearned.confidences, retrained=retrained.confidences)
     return {"knn_kl": float(forward.mean()), "knn_kl_reverse": float(reverse.mean())}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.metrics.base import Column, Draws, Examples, metric
+from harness.metrics.base import Column, Examples, Outputs, metric
 
 __all__ = ["benjamini_hochberg", "ks", "ks_test"]
 
@@ -149,7 +149,7 @@ def _shares(examples: Examples) -> dict[str, Any]:
     ),
     summary=_shares,
 )
-def ks(*, unlearned: Draws, retrained: Draws) -> dict[str, Floats]:
+def ks(*, unlearned: Outputs, retrained: Outputs) -> dict[str, Floats]:
     """The statistic D, and √(−ln p), which moves about as D does, since p falls with exp(−D²); and the largest that N allows."""
     statistic, pvalue = ks_test(unlearned=unlearned.confidences, retrained=retrained.confidences)
     splits = math.comb(unlearned.n + retrained.n, unlearned.n)  # two of which separate the samples

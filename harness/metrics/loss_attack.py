@@ -13,7 +13,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from harness.metrics.base import Column, Draws, metric
+from harness.metrics.base import Column, Outputs, metric
 from harness.metrics.samples import Floats
 
 __all__ = ["attack_accuracies", "loss_attack"]
@@ -22,7 +22,7 @@ FOLDS = 10
 _STEPS = 25  # of Newton's method; it converges in under 10
 
 
-def attack_accuracies(draws: Draws) -> Floats:
+def attack_accuracies(draws: Outputs) -> Floats:
     """Cross-validated accuracy of the attack on each draw, [N].
 
     As many test as forget examples are used (of the larger group an even selection), so that chance is 0.5. The loss is
@@ -96,7 +96,7 @@ def _logistic(x: Floats, member: np.ndarray, used: np.ndarray) -> tuple[Floats, 
         ),
     ),
 )
-def loss_attack(*, unlearned: Draws, retrained: Draws) -> dict[str, float]:
+def loss_attack(*, unlearned: Outputs, retrained: Outputs) -> dict[str, float]:
     """Mean accuracy over draws, and its distance to the retrained models'; NaN with fewer than 2 forget or test examples."""
     sizes = [
         unlearned.confidences.shape[1],

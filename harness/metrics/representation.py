@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.metrics.base import Column, Draws, metric
+from harness.metrics.base import Column, Outputs, metric
 from harness.metrics.samples import Floats
 
 __all__ = ["mean_similarities", "representation"]
@@ -87,7 +87,7 @@ def _within(total: Floats, alive: int, n: int) -> float:
         ),
     ),
 )
-def representation(*, unlearned: Draws, retrained: Draws) -> dict[str, float]:
+def representation(*, unlearned: Outputs, retrained: Outputs) -> dict[str, float]:
     """``cka`` is the mean over (unlearned, retrained) pairs; the distance ‖E φ_U − E φ_R‖², NaN with a single draw of a kind."""
     between, of_u, of_r = mean_similarities(unlearned=unlearned.features, retrained=retrained.features)
     return {"cka": between, "representation_distance": of_u + of_r - 2 * between}

@@ -45,3 +45,13 @@ def _checked(values: Any, what: str, smallest: int) -> Floats:
     if not np.isfinite(sample).all():
         raise ValueError(f"{what} holds values that are not finite")
     return sample
+
+
+def as_numpy(array: Any) -> NDArray[Any]:
+    """A NumPy view of an array or a torch tensor (without importing torch)."""
+    if hasattr(array, "detach"):
+        array = array.detach().cpu()
+        if array.is_floating_point() and array.element_size() < 4:  # bfloat16 does not exist in NumPy
+            array = array.float()
+        array = array.numpy()
+    return np.asarray(array)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 
-from harness.metrics.base import Column, Draws, metric
+from harness.metrics.base import Column, Outputs, metric
 from harness.metrics.kl import VARIANCE_FLOOR, fit
 from harness.metrics.samples import Floats
 
@@ -95,7 +95,7 @@ def _auc(u: Floats, r: Floats) -> Floats:
         ),
     ),
 )
-def u_lira(*, unlearned: Draws, retrained: Draws) -> dict[str, float]:
+def u_lira(*, unlearned: Outputs, retrained: Outputs) -> dict[str, float]:
     """AUC, balanced accuracy, TPR at 1 % FPR; NaN below 3 draws."""
     if min(unlearned.n, retrained.n) < SMALLEST:
         return dict.fromkeys(("u_lira_auc", "u_lira_accuracy", "u_lira_tpr"), math.nan)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.metrics.base import Column, Draws, metric
+from harness.metrics.base import Column, Outputs, metric
 from harness.metrics.samples import Floats, count_below, two_samples
 
 __all__ = ["wasserstein", "wasserstein_distances"]
@@ -48,7 +48,7 @@ def wasserstein_distances(*, unlearned: Any, retrained: Any) -> Floats:
         ),
     ),
 )
-def wasserstein(*, unlearned: Draws, retrained: Draws) -> dict[str, float]:
+def wasserstein(*, unlearned: Outputs, retrained: Outputs) -> dict[str, float]:
     """Mean distance over the forget set."""
     distances = wasserstein_distances(unlearned=unlearned.confidences, retrained=retrained.confidences)
     return {"wasserstein": float(distances.mean())}

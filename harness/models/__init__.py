@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from harness.engine.streams import global_seed
 from harness.errors import UserError
 from harness.models import pretrained
 from harness.models.convolutional import mobilenet_v2, resnet9, resnet18_cifar, shufflenet_v2
 from harness.models.torchvision_import import torchvision
 from harness.models.vit import vit_b_16, vit_tiny
+from harness.streams import global_seed
 
 __all__ = [
     "Dropout",
@@ -50,7 +50,7 @@ def resnet18(*, classes: int, channels: int) -> nn.Module:
         stem = net.conv1
         net.conv1 = nn.Conv2d(channels, stem.out_channels, 7, stride=2, padding=3, bias=False)
         nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")
-    return net
+    return cast(nn.Module, net)
 
 
 def head(net: nn.Module) -> nn.Linear:

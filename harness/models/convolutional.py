@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -13,7 +15,7 @@ def resnet18_cifar(*, classes: int, channels: int) -> nn.Module:
     net = torchvision("models").resnet18(weights=None, num_classes=classes)
     net.conv1 = _first_layer(channels, net.conv1.out_channels, stride=1)
     net.maxpool = nn.Identity()
-    return net
+    return cast(nn.Module, net)
 
 
 def resnet9(*, classes: int, channels: int, widths: tuple[int, int, int, int] = (64, 128, 256, 512)) -> nn.Module:
@@ -40,7 +42,7 @@ def mobilenet_v2(*, classes: int, channels: int, small_images: bool = True, drop
     net = torchvision("models").mobilenet_v2(weights=None, num_classes=classes, dropout=dropout)
     first = net.features[0]
     first[0] = _first_layer(channels, first[0].out_channels, stride=1 if small_images else 2)
-    return net
+    return cast(nn.Module, net)
 
 
 def shufflenet_v2(*, classes: int, channels: int, small_images: bool = True) -> nn.Module:
@@ -49,7 +51,7 @@ def shufflenet_v2(*, classes: int, channels: int, small_images: bool = True) -> 
     net.conv1[0] = _first_layer(channels, net.conv1[0].out_channels, stride=1 if small_images else 2)
     if small_images:
         net.maxpool = nn.Identity()
-    return net
+    return cast(nn.Module, net)
 
 
 class Residual(nn.Module):
@@ -60,7 +62,8 @@ class Residual(nn.Module):
         self.inner = inner
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.inner(x)
+        change: Tensor = self.inner(x)
+        return x + change
 
 
 class HalvingMaxPool(nn.Module):

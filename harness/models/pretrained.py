@@ -39,21 +39,21 @@ def load(net: nn.Module, path: str, sha256: str | None = None) -> list[str]:
 
     Raises UserError naming the tensors that do not fit.
     """
-    found = _state_dict(path, sha256 or sha256_of(path))
+    given = _state_dict(path, sha256 or sha256_of(path))
     own = net.state_dict()
     head = next((name for name, module in reversed([*net.named_modules()]) if isinstance(module, nn.Linear)), None)
     spare = {name for name in own if name.rpartition(".")[0] == head or name == "prompts"}
     counters = {name for name in own if name.endswith("num_batches_tracked")}
-    misfits = [name for name in own if name in found and found[name].shape != own[name].shape]
-    missing = [name for name in own if name not in found and name not in spare | counters]
-    unknown = [name for name in found if name not in own and name.rpartition(".")[0] != head]
+    misfits = [name for name in own if name in given and given[name].shape != own[name].shape]
+    missing = [name for name in own if name not in given and name not in spare | counters]
+    unknown = [name for name in given if name not in own and name.rpartition(".")[0] != head]
     wrong = [
-        f"{name} is {list(found[name].shape)}, not {list(own[name].shape)}" for name in misfits if name not in spare
+        f"{name} is {list(given[name].shape)}, not {list(own[name].shape)}" for name in misfits if name not in spare
     ]
     if missing or unknown or wrong:
         parts = [f"lacks {_some(missing)}"] * bool(missing) + [f"has unknown {_some(unknown)}"] * bool(unknown)
         raise UserError(f"model.pretrained={path} does not fit this model: {'; '.join([*parts, *wrong[:3]])}")
-    loaded = {name: tensor for name, tensor in found.items() if name in own and name not in misfits}
+    loaded = {name: tensor for name, tensor in given.items() if name in own and name not in misfits}
     net.load_state_dict(own | loaded)
     return sorted(spare - set(loaded))
 
@@ -65,21 +65,21 @@ def _state_dict(path: str, sha256: str) -> dict[str, Tensor]:
     file = Path(path).expanduser()
     try:
         safe = file.suffix == ".safetensors"
-        found: Any = load_file(file) if safe else torch.load(file, map_location="cpu", weights_only=True)
+        loaded: Any = load_file(file) if safe else torch.load(file, map_location="cpu", weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, OSError, ValueError, EOFError) as error:
         first = str(error).strip().split("\n")[0]
         raise UserError(f"model.pretrained={path}: cannot be read as a state dict ({first})") from error
-    if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
-        found = found["state_dict"]
-    if not isinstance(found, dict) or not found or not all(isinstance(tensor, Tensor) for tensor in found.values()):
+    if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
+        loaded = loaded["state_dict"]
+    if not isinstance(loaded, dict) or not loaded or not all(isinstance(tensor, Tensor) for tensor in loaded.values()):
         raise UserError(f"model.pretrained={path}: expected a state dict (names and tensors)")
-    return {_current(name): tensor for name, tensor in found.items()}
+    return {_current(name): tensor for name, tensor in loaded.items()}
 
 
 def _current(name: str) -> str:
     """Without the prefix of a parallel wrapper; torchvision's transformers as they are called since version 0.13."""
     name = name.removeprefix("module.")
-    return re.sub(r"\.mlp\.linear_([12])\.", lambda found: f".mlp.{3 * (int(found[1]) - 1)}.", name)
+    return re.sub(r"\.mlp\.linear_([12])\.", lambda match: f".mlp.{3 * (int(match[1]) - 1)}.", name)
 
 
 def _some(names: list[str]) -> str:

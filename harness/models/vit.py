@@ -95,7 +95,8 @@ class PromptedTransformer(nn.Module):
                 fresh = self.prompts[i].expand(len(x), -1, -1)
                 x = torch.cat([x[:, :1], fresh, x[:, 1 + fresh.shape[1] :]], 1)
             x = layer(x)
-        return self.heads(self.encoder.ln(x)[:, 0])
+        logits: Tensor = self.heads(self.encoder.ln(x)[:, 0])
+        return logits
 
 
 class SelfAttention(nn.Module):

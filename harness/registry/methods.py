@@ -6,19 +6,11 @@ or a *plain function* ``unlearning(net, retain_loader, forget_loader, val_loader
 
 from __future__ import annotations
 
-import ast
 import dataclasses
-import hashlib
-import importlib
-import importlib.util
 import inspect
 import math
-import os
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from importlib.resources import files
-from pathlib import Path
 from typing import Any, Protocol, cast
 
 from omegaconf import OmegaConf
@@ -26,9 +18,11 @@ from omegaconf import OmegaConf
 from harness.engine.batches import Data
 from harness.engine.ensemble import Ensemble
 from harness.engine.plain import PlainFunction
-from harness.engine.streams import Rng
 from harness.errors import UserError, unknown_name
 from harness.registry.catalogue import names, plugins
+from harness.registry.sources import source_hash
+from harness.registry.targets import resolve
+from harness.streams import Rng
 
 EPOCHS = 30  # of the competition's training, for which most authors' constants were chosen
 _COUNT_EPOCHS = ("epochs", "warm_up_epochs", "repair_epochs", "ascent_epochs", "partial_epochs", "decay_after")
@@ -50,10 +44,6 @@ class MethodSpec:
     recipe: str
     target: str
     parameters: Mapping[str, Any]
-
-    @property
-    def label(self) -> str:
-        return self.name
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -165,151 +155,6 @@ def _yaml(*parts: str) -> dict[str, Any] | None:
     if not file.is_file():
         return None
     return OmegaConf.to_container(OmegaConf.create(file.read_text()), resolve=True)  # type: ignore[return-value]
-
-
-# --- targets --------------------------------------------------------------------------------------------------------
-
-
-def resolve(target: str) -> Any:
-    """The object behind ``package.module.name`` or ``path/file.py:name``. The current directory is importable, last."""
-    if os.getcwd() not in sys.path and "" not in sys.path:
-        sys.path.append(os.getcwd())
-    module = _module(target)
-    name = _attribute(target)
-    if not hasattr(module, name):
-        known = [n for n, value in vars(module).items() if callable(value) and not n.startswith("_")]
-        raise unknown_name(f"name in {module.__name__}", name, known)
-    found = getattr(module, name)
-    if not callable(found):
-        raise UserError(f"method._target_={target} is a {type(found).__name__}; expected a class or a function")
-    return found
-
-
-def source_hash(target: str) -> str:
-    """SHA-256 of the code behind the target, so that an edited method is never served from the store.
-
-    That is the file that defines it and what it imports of the author's own, theirs included: modules of its package, of
-    its file's folder, and of the current directory. Comments, docstrings and layout do not count.
-    """
-    module = _module(target)
-    file = getattr(module, "__file__", None)
-    if file is None or not file.endswith(".py"):
-        return "compiled"
-    code: dict[str, str] = {}
-    _Sources(Path(file), "" if ":" in target else module.__name__).collect(Path(file), module.__name__, code)
-    return hashlib.sha256("".join(code.values()).encode()).hexdigest()[:16]
-
-
-class _Sources:
-    """The files that belong to one method, found by following its imports."""
-
-    def __init__(self, file: Path, module: str) -> None:
-        """module: its dotted name, empty for a method given as a file."""
-        self.package = module.partition(".")[0]
-        self.folders = [file.resolve().parent, Path.cwd().resolve()]
-
-    def collect(self, file: Path, module: str, code: dict[str, str]) -> None:
-        """The syntax tree of ``file`` and of what it imports of the author's own, by path, in the order found."""
-        if str(file) in code:
-            return
-        tree = ast.parse(file.read_text())
-        documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-        for node in ast.walk(tree):
-            if isinstance(node, documented) and ast.get_docstring(node):
-                del node.body[0]
-        code[str(file)] = ast.dump(tree)
-        for node in ast.walk(tree):
-            for name in _imported(node, module, is_package=file.name == "__init__.py"):
-                origin = self._origin(name)
-                if origin is not None:
-                    self.collect(origin, name, code)
-
-    def _origin(self, name: str) -> Path | None:
-        """The file of a module, if it is the author's own. Nothing is imported to find it."""
-        parts = name.split(".")
-        if parts[0] == "harness" and parts[1:2] != ["methods"]:  # what changes draws there raises a version number
-            return None
-        found = _file_of([self.folders[0]], parts)
-        if found is not None:
-            return found
-        package = next((n for n in range(len(parts) - 1, 0, -1) if ".".join(parts[:n]) in sys.modules), 0)
-        if package:
-            found = _file_of(getattr(sys.modules[".".join(parts[:package])], "__path__", ()), parts[package:])
-        else:
-            with suppress(ImportError, ValueError):
-                spec = importlib.util.find_spec(parts[0])
-                if spec is not None:
-                    locations = spec.submodule_search_locations or ()
-                    found = _file_of(locations, parts[1:]) if parts[1:] else Path(spec.origin or "")
-        if found is None or found.suffix != ".py":
-            return None
-        installed = {"site-packages", "dist-packages"} & set(found.resolve().parts)
-        beside = not installed and any(folder in found.resolve().parents for folder in self.folders)
-        return found if beside or parts[0] == self.package else None
-
-
-def _file_of(folders: Iterable[str | Path], parts: Sequence[str]) -> Path | None:
-    for folder in folders:
-        stem = Path(folder).joinpath(*parts)
-        for file in (stem.with_suffix(".py"), stem / "__init__.py"):
-            if file.is_file():
-                return file
-    return None
-
-
-def _imported(node: ast.AST, module: str, *, is_package: bool) -> list[str]:
-    """The dotted names a statement may import, seen from ``module``: of ``from a import b`` both a and a.b."""
-    if isinstance(node, ast.Import):
-        return [alias.name for alias in node.names]
-    if not isinstance(node, ast.ImportFrom):
-        return []
-    base = node.module or ""
-    if node.level:
-        parents = module.split(".")[: None if is_package and node.level == 1 else -(node.level - is_package)]
-        base = ".".join([*parents, *([base] if base else [])])
-    return [name for name in (base, *(f"{base}.{alias.name}" for alias in node.names)) if name.strip(".")]
-
-
-def _module(target: str) -> Any:
-    if ":" in target:
-        return _module_of_file(target.rpartition(":")[0])
-    package = target.rpartition(".")[0]
-    if not package:
-        raise UserError(f"method._target_={target}: expected package.module.name or path/file.py:name")
-    try:
-        return importlib.import_module(package)
-    except ModuleNotFoundError as error:
-        if error.name and (package == error.name or package.startswith(f"{error.name}.")):
-            raise UserError(
-                f"method._target_={target}: no module named '{error.name}' (looked in {os.getcwd()} too)"
-            ) from None
-        raise UserError(f"method._target_={target}: importing {package} failed: {error}") from error
-
-
-def _module_of_file(path: str) -> Any:
-    file = Path(path).expanduser().resolve()
-    name = f"unlearn_plugin_{hashlib.sha256(str(file).encode()).hexdigest()[:12]}"
-    if name in sys.modules:
-        return sys.modules[name]
-    if not file.is_file():
-        raise UserError(f"method._target_={path}:...: no such file")
-    spec = importlib.util.spec_from_file_location(name, file)
-    if spec is None or spec.loader is None:
-        raise UserError(f"method._target_={path}:...: not a Python file")
-    if str(file.parent) not in sys.path:  # what it imports may lie beside it
-        sys.path.append(str(file.parent))
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
-
-
-def _attribute(target: str) -> str:
-    return target.rpartition(":")[2] if ":" in target else target.rpartition(".")[2]
 
 
 def _is_ensemble_function(function: Any) -> bool:

@@ -21,9 +21,9 @@ import pandas as pd
 from scipy import stats
 
 from harness.draws.store import write_atomically
-from harness.engine.streams import seed_for
 from harness.errors import UserError
 from harness.scores.results import CellResult, read_all
+from harness.streams import seed_for
 
 MEASURES = ("score", "forgetting_quality")
 ASSIGNMENTS = 200

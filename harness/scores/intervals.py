@@ -35,11 +35,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri, stdtrit
 
-from harness.engine.streams import seed_for
-from harness.metrics.base import Column, Draws, Examples, FunctionMetric, Metric
+from harness.metrics.base import Column, Examples, FunctionMetric, Metric, Outputs
+from harness.streams import seed_for
 
 __all__ = [
-    "Again",
+    "Resampled",
     "combined",
     "ends",
     "half_width",
@@ -59,7 +59,7 @@ _NORMAL = ndtri((np.arange(31) + 0.5) / 31)  # a standard normal variable in 31 
 
 
 def intervals(
-    metrics: Sequence[Metric], *, unlearned: Draws, retrained: Draws, seed: int, subsets: int = SUBSETS
+    metrics: Sequence[Metric], *, unlearned: Outputs, retrained: Outputs, seed: int, subsets: int = SUBSETS
 ) -> dict[str, tuple[float, float]]:
     """95 % intervals over draws for every column of every metric, at this N.
 
@@ -71,7 +71,7 @@ def intervals(
 
 
 @dataclass(frozen=True)
-class Again:
+class Resampled:
     """What all the draws say, and what subsets of them say.
 
     Attributes:
@@ -87,35 +87,35 @@ class Again:
     examples: dict[str, tuple[Examples, Examples]]
 
 
-def ends(metrics: Sequence[Metric], again: Again) -> dict[str, tuple[float, float]]:
+def ends(metrics: Sequence[Metric], resampled: Resampled) -> dict[str, tuple[float, float]]:
     """:func:`intervals` from what :func:`resampled` found."""
-    found = {}
+    intervals_by_column = {}
     for metric in metrics:
-        shares = _share_ends(metric, again) if isinstance(metric, FunctionMetric) else {}
+        shares = _share_ends(metric, resampled) if isinstance(metric, FunctionMetric) else {}
         for column in metric.columns:
-            value, half = again.values[column.name], half_width(again.columns[column.name], n=again.n)
+            value, half = resampled.values[column.name], half_width(resampled.columns[column.name], n=resampled.n)
             low, high = column.range
             up = half * _stretch(half, value) if _is_distance(column) else half
             below, above = shares.get(column.name, (value, value))
             within = max(low, min(value - half, below)), min(high, max(value + up, above))
             missing = not column.interval or math.isnan(half) or math.isnan(value)
-            found[column.name] = (math.nan, math.nan) if missing else within
-    return found
+            intervals_by_column[column.name] = (math.nan, math.nan) if missing else within
+    return intervals_by_column
 
 
 def resampled(
-    metrics: Sequence[Metric], *, unlearned: Draws, retrained: Draws, seed: int, subsets: int = SUBSETS
-) -> Again:
+    metrics: Sequence[Metric], *, unlearned: Outputs, retrained: Outputs, seed: int, subsets: int = SUBSETS
+) -> Resampled:
     """Every column from all draws and from ``subsets`` subsets of them.
 
     Which draws are kept depends on the seed and the numbers of draws alone: the same retrained draws, and the same
     places among the unlearned, for every method. So differences between methods can be taken subset by subset.
     """
     n = min(unlearned.n, retrained.n)
-    whole = {metric.name: _looked_at(metric, unlearned, retrained) for metric in metrics}
+    whole = {metric.name: _evaluated(metric, unlearned, retrained) for metric in metrics}
     values_of_all = {name: value for _, values in whole.values() for name, value in values.items()}
     if n < 3:
-        return Again(n, values_of_all, {name: np.full(subsets, np.nan) for name in values_of_all}, {})
+        return Resampled(n, values_of_all, {name: np.full(subsets, np.nan) for name in values_of_all}, {})
     chosen = [
         _subsets(size, np.random.default_rng(seed_for("subsets", seed, side, size)), subsets)
         for side, size in (("unlearned", unlearned.n), ("retrained", retrained.n))
@@ -125,16 +125,16 @@ def resampled(
     for keep_u, keep_r in zip(*chosen, strict=True):
         u, r = unlearned.take(keep_u), retrained.take(keep_r)
         for metric in metrics:
-            statistics, values = _looked_at(metric, u, r)
+            statistics, values = _evaluated(metric, u, r)
             if metric.name in examples:
                 examples[metric.name].append(statistics)
             for name, value in values.items():
                 columns[name].append(value)
-    return Again(
+    return Resampled(
         n,
         values_of_all,
-        {name: np.array(found) for name, found in columns.items()},
-        {name: (whole[name][0], _stacked(found)) for name, found in examples.items()},
+        {name: np.array(values) for name, values in columns.items()},
+        {name: (whole[name][0], _stacked(values)) for name, values in examples.items()},
     )
 
 
@@ -155,7 +155,7 @@ def combined(half_widths: Sequence[float]) -> float:
     return math.hypot(*half_widths) / len(half_widths)
 
 
-def tie_letters(values: Mapping[str, float], again: Mapping[str, Floats], *, n: int) -> dict[str, str]:
+def tie_letters(values: Mapping[str, float], on_subsets: Mapping[str, Floats], *, n: int) -> dict[str, str]:
     """A compact letter display: two methods share a letter exactly if they are not separated at 95 %.
 
     Separated: 0 lies outside the interval of the *paired* difference, taken subset by subset, so that what the methods
@@ -164,15 +164,15 @@ def tie_letters(values: Mapping[str, float], again: Mapping[str, Floats], *, n: 
 
     Args:
         values: the number of each method on all draws; higher is listed first.
-        again: the same on the common subsets, [subsets] each (see :func:`resampled`).
+        on_subsets: the same on the common subsets, [subsets] each (see :func:`resampled`).
         n: number of draws.
     """
-    usable = [name for name in values if not (math.isnan(values[name]) or np.isnan(again[name]).any())]
+    usable = [name for name in values if not (math.isnan(values[name]) or np.isnan(on_subsets[name]).any())]
     names = sorted(usable, key=lambda name: -values[name])
     groups: list[set[str]] = [set(names)] if names else []
     for i, one in enumerate(names):
         for other in names[i + 1 :]:
-            if abs(values[one] - values[other]) > half_width(again[one] - again[other], n=n):
+            if abs(values[one] - values[other]) > half_width(on_subsets[one] - on_subsets[other], n=n):
                 groups = _split(groups, one, other)
     groups.sort(key=lambda group: sorted(names.index(name) for name in group))
     return {name: "".join(_letter(i) for i, group in enumerate(groups) if name in group) for name in values}
@@ -186,17 +186,17 @@ def normalised(score: float, *, floor: float, ceiling: float) -> float:
     return (score - floor) / (ceiling - floor) if ceiling > floor else math.nan
 
 
-def _looked_at(metric: Metric, unlearned: Draws, retrained: Draws) -> tuple[Examples, dict[str, float]]:
+def _evaluated(metric: Metric, unlearned: Outputs, retrained: Outputs) -> tuple[Examples, dict[str, float]]:
     if isinstance(metric, FunctionMetric):
         return metric.detailed(unlearned=unlearned, retrained=retrained)
     return {}, metric.compute(unlearned=unlearned, retrained=retrained)
 
 
-def _stacked(found: Sequence[Examples]) -> Examples:
-    return {name: np.stack([examples[name] for examples in found]) for name in found[0]}
+def _stacked(parts: Sequence[Examples]) -> Examples:
+    return {name: np.stack([examples[name] for examples in parts]) for name in parts[0]}
 
 
-def _share_ends(metric: FunctionMetric, again: Again) -> dict[str, tuple[float, float]]:
+def _share_ends(metric: FunctionMetric, resampled: Resampled) -> dict[str, tuple[float, float]]:
     """How low and how high the shares come if the statistics of the examples lie at either end of their interval.
 
     One common factor: where pools differ in the mean of a statistic, the statistic of every example moves along, by its own slope
@@ -205,24 +205,24 @@ def _share_ends(metric: FunctionMetric, again: Again) -> dict[str, tuple[float, 
     number that is itself a mean this is the ordinary interval. Half an example is added at either end: shares are counted in
     whole examples.
     """
-    if metric.summary is None or metric.name not in again.examples:
+    if metric.summary is None or metric.name not in resampled.examples:
         return {}
-    whole, subsets = again.examples[metric.name]
-    t = _t_quantile(again.n)
+    whole, subsets = resampled.examples[metric.name]
+    t = _t_quantile(resampled.n)
     moved = {}
     for name, statistic in whole.items():
         change = subsets[name] - subsets[name][0]  # exactly 0 for what no subset changes
-        deviation = _inflation(again.n) * (change - change.mean(axis=0))  # [subsets, S]
+        deviation = _inflation(resampled.n) * (change - change.mean(axis=0))  # [subsets, S]
         common = deviation.mean(axis=1)
         spread = common.std(ddof=1)
         slope = common @ deviation / ((len(common) - 1) * spread) if spread > 0 else np.zeros_like(statistic)
         up = t * _stretch(t * spread, statistic.mean()) if statistic.min() >= 0 else t
         factor = np.array([[-t], [up]]) + _NORMAL  # [2, Q]
         moved[name] = statistic + factor[:, :, None] * slope  # [2, Q, S]
-    found = {name: np.mean(values, axis=1) for name, values in metric.summary(moved).items()}
+    shares = {name: np.mean(values, axis=1) for name, values in metric.summary(moved).items()}
     step = 0.5 / len(statistic)
     return {
-        c.name: (float(found[c.name].min()) - step, float(found[c.name].max()) + step)
+        c.name: (float(shares[c.name].min()) - step, float(shares[c.name].max()) + step)
         for c in metric.columns
         if c.share
     }

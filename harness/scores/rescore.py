@@ -14,7 +14,8 @@ import numpy as np
 
 from harness.draws.store import Damaged, Missing, Store
 from harness.errors import UserError
-from harness.metrics import Draws, Metric
+from harness.files import canonical
+from harness.metrics import Metric, Outputs
 from harness.metrics.base import OPTIONAL
 from harness.metrics.estimators import ranked_by
 from harness.scores import results, scoring
@@ -25,14 +26,14 @@ from harness.scores.results import CellResult, Null
 class _Cell:
     path: Path
     result: CellResult
-    unlearned: Draws
-    retrained: Draws
+    unlearned: Outputs
+    retrained: Outputs
 
     @property
     def group(self) -> str:
         """Equal for cells that are compared with the same retrained draws."""
         r = self.result
-        return results.dumps([r.task.hash, r.model, r.training, r.protocol.model_dump(), r.seeds, r.estimator])
+        return canonical([r.task.hash, r.model, r.training, r.protocol.model_dump(), r.seeds, r.estimator])
 
 
 def rescore(folder: Path, metrics: Sequence[Metric], store: Store | None = None) -> int:
@@ -41,8 +42,8 @@ def rescore(folder: Path, metrics: Sequence[Metric], store: Store | None = None)
     Returns how many results were scored. Raises UserError where a result's outputs are missing or do not allow a metric.
     """
     paths = [path for path in sorted(folder.rglob("*.json")) if path.parent.name != "tasks"]
-    found = [(path, results.read(path)) for path in paths]
-    cells = [_load(path, result, metrics, store) for path, result in found if result.status == "ok"]
+    stored = [(path, results.read(path)) for path in paths]
+    cells = [_load(path, result, metrics, store) for path, result in stored if result.status == "ok"]
     if not cells:
         raise UserError(
             f"{folder}: no results with outputs to score; expected cells/*.json and *.npz written by `unlearn`"
@@ -80,9 +81,9 @@ def _load(path: Path, result: CellResult, metrics: Sequence[Metric], store: Stor
     return _Cell(path, result, **draws)
 
 
-def _from_arrays(arrays: np.lib.npyio.NpzFile, side: str) -> Draws:
+def _from_arrays(arrays: np.lib.npyio.NpzFile, side: str) -> Outputs:
     prefix = f"{side}_accuracy_"
-    return Draws(
+    return Outputs(
         confidences=arrays[f"{side}_confidences"].astype(np.float64),
         logits=None,
         accuracy={n.removeprefix(prefix): arrays[n].astype(np.float64) for n in arrays.files if n.startswith(prefix)},
@@ -92,7 +93,7 @@ def _from_arrays(arrays: np.lib.npyio.NpzFile, side: str) -> Draws:
 
 def _from_store(
     result: CellResult, side: str, store: Store | None, metrics: Sequence[Metric], lacking: set[str]
-) -> Draws:
+) -> Outputs:
     needy = ", ".join(metric.name for metric in metrics if lacking & metric.needs)
     hint = f"repeat the run that made it with metrics=[{needy}]"
     key = result.stages.get(side)
@@ -106,7 +107,7 @@ def _from_store(
     first = result.protocol.experiment * n
     try:
         task = store.get_task(result.task.hash)
-        draws = scoring.load(store, scoring.Stored(key), range(first, first + n), task).draws
+        draws = scoring.load(store, scoring.Stored(key), range(first, first + n), task).outputs
     except (FileNotFoundError, Missing, Damaged) as error:
         raise UserError(f"{lacks}, and this machine's store lacks these draws; {hint}") from error
     if "features" in lacking and draws.features is None:

@@ -6,7 +6,6 @@ The board is generated from these files and from nothing else; with the arrays e
 from __future__ import annotations
 
 import io
-import json
 import platform
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -19,8 +18,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness import __version__
-from harness.draws.store import write_atomically
 from harness.errors import UserError
+from harness.files import write_atomically
 
 
 class _Strict(BaseModel):
@@ -134,9 +133,9 @@ def read_all(folder: Path) -> list[CellResult]:
 @lru_cache(maxsize=1)
 def environment() -> dict[str, str]:
     packages = ("torch", "torchvision", "numpy", "scipy", "scikit-learn")
-    found = {name: version(name) for name in packages}
+    versions = {name: version(name) for name in packages}
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {platform.machine()}"
-    return {"unlearn": __version__, "python": platform.python_version(), "device": device, **found}
+    return {"unlearn": __version__, "python": platform.python_version(), "device": device, **versions}
 
 
 def now() -> str:
@@ -146,7 +145,3 @@ def now() -> str:
 def as_number(value: float) -> float | None:
     """JSON has no NaN: an absent number is null."""
     return float(value) if np.isfinite(value) else None
-
-
-def dumps(value: Any) -> str:
-    return json.dumps(value, sort_keys=True)

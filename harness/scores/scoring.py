@@ -13,10 +13,10 @@ from torch import Tensor
 
 from harness.draws.stages import EVALUATED, Stage, evaluation_index
 from harness.draws.store import Store
-from harness.engine.streams import seed_for
-from harness.metrics import Draws, Metric, confidences
+from harness.metrics import Metric, Outputs, confidences
 from harness.scores.intervals import ends, resampled
 from harness.scores.results import Null, Value, as_number
+from harness.streams import seed_for
 from harness.task import Task
 
 _NAN_SHARE_ALLOWED = 0.1
@@ -25,24 +25,24 @@ WORST_CONFIDENCE = -103.61632918473205  # where the logit-scaled confidence satu
 
 
 @dataclass(frozen=True)
-class Outputs:
+class Loaded:
     """The draws of one stage, and what making them cost.
 
     nan_draws: how many had NaN outputs; chosen: what the method said it chose, for every draw if for any.
     """
 
-    draws: Draws
+    outputs: Outputs
     nan_draws: int
     chosen: tuple[dict[str, Any], ...] = ()
 
-    def __getitem__(self, chosen: slice) -> Outputs:
-        return Outputs(self.draws.take(chosen), self.nan_draws, self.chosen[chosen])
+    def __getitem__(self, chosen: slice) -> Loaded:
+        return Loaded(self.outputs.take(chosen), self.nan_draws, self.chosen[chosen])
 
     @property
     def seconds(self) -> np.ndarray:
         """[N]"""
-        assert self.draws.cost is not None
-        return self.draws.cost
+        assert self.outputs.cost is not None
+        return self.outputs.cost
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Stored:
     key: str
 
 
-def load(store: Store, stage: Stage | Stored, draws: Sequence[int], task: Task) -> Outputs:
+def load(store: Store, stage: Stage | Stored, draws: Sequence[int], task: Task) -> Loaded:
     """Read the outputs of ``draws``.
 
     A draw with NaN or infinite logits counts as wrong on every example: sure of another class, with the lowest confidence.
@@ -75,8 +75,8 @@ def load(store: Store, stage: Stage | Stored, draws: Sequence[int], task: Task) 
     }
     features = [tensors.get("features/forget") for tensors, _ in loaded]
     scored = np.isin(task.splits["test"], task.scored_test())
-    return Outputs(
-        Draws(
+    return Loaded(
+        Outputs(
             confidences=confidence["forget"],
             logits=usable["forget"],
             accuracy=accuracy,
@@ -104,12 +104,12 @@ def _stacked(features: Sequence[Tensor | None], broken: np.ndarray) -> np.ndarra
     return np.where(broken[:, None, None], np.float32(0), np.stack(known))
 
 
-def unusable(outputs: Outputs) -> bool:
+def unusable(outputs: Loaded) -> bool:
     """Whether more than 10 % of the draws have NaN outputs."""
-    return outputs.nan_draws > _NAN_SHARE_ALLOWED * outputs.draws.n
+    return outputs.nan_draws > _NAN_SHARE_ALLOWED * outputs.outputs.n
 
 
-def score(metrics: Sequence[Metric], *, unlearned: Draws, retrained: Draws) -> dict[str, float]:
+def score(metrics: Sequence[Metric], *, unlearned: Outputs, retrained: Outputs) -> dict[str, float]:
     """All columns of all metrics."""
     return {
         column: value
@@ -118,7 +118,7 @@ def score(metrics: Sequence[Metric], *, unlearned: Draws, retrained: Draws) -> d
     }
 
 
-def null_values(metrics: Sequence[Metric], first: Draws, second: Draws, *, seed: int) -> dict[str, Null]:
+def null_values(metrics: Sequence[Metric], first: Outputs, second: Outputs, *, seed: int) -> dict[str, Null]:
     """What the metrics say of two pools of retrained models: the 2N draws re-split at random, N against N.
 
     The re-splits share draws, so the band describes these 2N models. For a column that compares two samples it is about as
@@ -133,22 +133,22 @@ def null_values(metrics: Sequence[Metric], first: Draws, second: Draws, *, seed:
         scores = score(metrics, unlearned=both.take(order[: first.n]), retrained=both.take(order[first.n :]))
         for name in columns:
             values[name].append(scores[name])
-    return {name: _null(np.array(found)) for name, found in values.items()}
+    return {name: _null(np.array(resplit)) for name, resplit in values.items()}
 
 
 def in_words(chosen: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """What a method chose over its draws: each value with its count, most frequent first; of numbers the median."""
-    found = {}
+    words = {}
     for name in dict.fromkeys(name for facts in chosen for name in facts):
         values = [facts[name] for facts in chosen if name in facts]
         if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
-            found[name] = f"{np.median(values):.4g} (median)"
+            words[name] = f"{np.median(values):.4g} (median)"
         else:
-            found[name] = ", ".join(f"{value} ({count}x)" for value, count in Counter(map(str, values)).most_common())
-    return found
+            words[name] = ", ".join(f"{value} ({count}x)" for value, count in Counter(map(str, values)).most_common())
+    return words
 
 
-def sanity_warnings(task: Task, retrained: Draws) -> list[str]:
+def sanity_warnings(task: Task, retrained: Outputs) -> list[str]:
     """On a random or group forget set a model that never saw it must do there about as well as on test."""
     if task.forget_kind not in ("random", "groups"):
         return []
@@ -168,26 +168,26 @@ def values(
     scores: Mapping[str, float], nulls: Mapping[str, Null], intervals: Mapping[str, tuple[float, float]] | None = None
 ) -> dict[str, Value]:
     """What a result file says of every column; ``intervals`` holds NaN where there is none."""
-    found = {}
+    table = {}
     for name, value in scores.items():
         low, high = (intervals or {}).get(name, (math.nan, math.nan))
         interval = (low, high) if math.isfinite(low) and math.isfinite(high) else None
-        found[name] = Value(value=as_number(value), null=nulls.get(name), interval=interval)
-    return found
+        table[name] = Value(value=as_number(value), null=nulls.get(name), interval=interval)
+    return table
 
 
 def evaluate(
-    metrics: Sequence[Metric], *, unlearned: Draws, retrained: Draws, nulls: Mapping[str, Null], seed: int
+    metrics: Sequence[Metric], *, unlearned: Outputs, retrained: Outputs, nulls: Mapping[str, Null], seed: int
 ) -> tuple[dict[str, Value], list[float]]:
     """Every column with its null and its interval; and the score on subsets of the draws, empty where there is none."""
-    again = resampled(metrics, unlearned=unlearned, retrained=retrained, seed=seed)
-    found = values(again.values, nulls, ends(metrics, again))
-    on_subsets = again.columns.get("score", np.array([np.nan]))
-    return found, [] if np.isnan(on_subsets).any() else [float(f"{value:.7g}") for value in on_subsets]
+    subsets = resampled(metrics, unlearned=unlearned, retrained=retrained, seed=seed)
+    table = values(subsets.values, nulls, ends(metrics, subsets))
+    on_subsets = subsets.columns.get("score", np.array([np.nan]))
+    return table, [] if np.isnan(on_subsets).any() else [float(f"{value:.7g}") for value in on_subsets]
 
 
-def _null(found: np.ndarray) -> Null:
-    if np.isnan(found).any():
+def _null(resplit: np.ndarray) -> Null:
+    if np.isnan(resplit).any():
         return Null(mean=None, low=None, high=None)
-    low, high = np.quantile(found, [0.025, 0.975])
-    return Null(mean=float(found.mean()), low=float(low), high=float(high))
+    low, high = np.quantile(resplit, [0.025, 0.975])
+    return Null(mean=float(resplit.mean()), low=float(low), high=float(high))

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from harness.draws.store import write_atomically
 from harness.errors import UserError
+from harness.files import write_atomically
 from harness.task import SPLITS, Task
 
 _FORMS = ".npy (integers), .txt (one number a line, # starts a comment), or .json (a list, or an object with a list 'forget')"
@@ -28,17 +28,19 @@ def read_indices(path: str | None, n: int) -> np.ndarray:
     if file.suffix not in _READERS:
         raise UserError(f"forget.path={path}: expected {_FORMS}")
     try:
-        found = _READERS[file.suffix](file)
+        numbers = _READERS[file.suffix](file)
     except (ValueError, KeyError, OSError, EOFError) as error:
         raise UserError(f"forget.path={path}: cannot be read ({error}); expected {_FORMS}") from error
-    if found.ndim != 1 or not np.issubdtype(found.dtype, np.integer):
-        raise UserError(f"forget.path={path}: {found.dtype} of shape {found.shape}; expected a list of whole numbers")
-    found = found.astype(np.int64)
-    if not len(found):
+    if numbers.ndim != 1 or not np.issubdtype(numbers.dtype, np.integer):
+        raise UserError(
+            f"forget.path={path}: {numbers.dtype} of shape {numbers.shape}; expected a list of whole numbers"
+        )
+    numbers = numbers.astype(np.int64)
+    if not len(numbers):
         raise UserError(f"forget.path={path}: the list is empty")
-    if len(wrong := found[(found < 0) | (found >= n)]):
+    if len(wrong := numbers[(numbers < 0) | (numbers >= n)]):
         raise UserError(f"forget.path={path}: {wrong[0]} is not one of the source's images, 0 to {n - 1}")
-    unique, counts = np.unique(found, return_counts=True)
+    unique, counts = np.unique(numbers, return_counts=True)
     if (counts > 1).any():
         raise UserError(f"forget.path={path}: {unique[counts > 1][0]} is listed twice")
     return unique
@@ -62,7 +64,7 @@ def write_audit(folder: Path, task: Task, **facts: Any) -> Path:
 
 
 def _npy(file: Path) -> np.ndarray:
-    return np.load(file, allow_pickle=False)
+    return np.asarray(np.load(file, allow_pickle=False))
 
 
 def _txt(file: Path) -> np.ndarray:
@@ -71,12 +73,12 @@ def _txt(file: Path) -> np.ndarray:
 
 
 def _json(file: Path) -> np.ndarray:
-    found = json.loads(file.read_text())
-    if isinstance(found, dict):
-        found = found["splits"]["forget"] if "splits" in found else found["forget"]
-    if not isinstance(found, list):
-        raise ValueError(f"a {type(found).__name__}, not a list")
-    return np.array(found) if found else np.array([], np.int64)
+    content = json.loads(file.read_text())
+    if isinstance(content, dict):
+        content = content["splits"]["forget"] if "splits" in content else content["forget"]
+    if not isinstance(content, list):
+        raise ValueError(f"a {type(content).__name__}, not a list")
+    return np.array(content) if content else np.array([], np.int64)
 
 
 _READERS = {".npy": _npy, ".txt": _txt, ".json": _json}

@@ -6,109 +6,124 @@ where the data has groups, otherwise all copies of one image.
 
 from __future__ import annotations
 
-import hashlib
-import inspect
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from harness.engine.streams import seed_for
-from harness.errors import UserError, unknown_name
+from harness.errors import UserError
+from harness.streams import seed_for
 from harness.task import Source, Task
+from harness.tasks.forget_sets import Candidates, choose
 from harness.tasks.index_files import read_indices
+from harness.tasks.options import ForgetOptions, Listed, SplitOptions, forget_options
+from harness.tasks.units import copies_of, take, units_of, without_copies
 
-RETAIN_SAMPLE = (
-    500  # outputs on this many retain images are recorded: enough for an accuracy to ±2 %, small enough to keep
-)
+RETAIN_SAMPLE = 500  # outputs on this many retain images are recorded: an accuracy to ±2 %, small enough to keep
 
 
 def make_task(
     source: Source,
     *,
-    forget: Mapping[str, Any],
+    forget: Mapping[str, Any] | ForgetOptions,
     split_seed: int,
-    train_limit: int | None = None,
-    test_limit: int | None = None,
-    valid_fraction: float = 0.1,
-    test_fraction: float = 0.2,
-    label_noise: float = 0.0,
-    normalise: bool = True,
-    classes: Sequence[int] | None = None,
+    chosen: np.ndarray | None = None,
+    **options: Any,
 ) -> Task:
     """Split ``source`` and choose its forget set.
 
-    forget: ``{"kind": random | class | ..., ...}`` with the kind's own keys (see ``_FORGET``).
-    train_limit, test_limit: at most that many images in retain + forget, and in test; None for no limit. Where the data has
-    groups, whole groups are taken, so the training set is the largest that does not exceed the limit.
-    valid_fraction: of the size of the training set. test_fraction: of all images, where no official test set exists.
-    label_noise: the share of *all* images, whatever split they end in, that get a uniformly drawn wrong label.
-    normalise: scale every channel to mean 0 and standard deviation 1 over train + valid; otherwise raw values.
-    classes: use the images of these classes only, renumbered in the order given; None for all. Index files
-    then count the images that are left.
+    forget: ``{"kind": random | class | ..., ...}`` with the kind's own keys (tasks/options.py).
+    chosen: numbers in the source of the images to forget, int64 [n], where something else than a rule chose them
+    (memorisation). options: those of SplitOptions.
 
-    Raises UserError for an empty retain or forget set and for sizes that cannot be met.
+    Raises UserError for options that are wrong, an empty retain or forget set, and sizes that cannot be met.
     """
-    _check_sizes(train_limit, test_limit, valid_fraction, test_fraction)
-    if classes is not None:
-        source = _only(source, classes)
+    split = SplitOptions.read(options, "data")
+    kind = forget_options(forget) if isinstance(forget, Mapping) else forget
+    source = source if split.classes is None else _only(source, split.classes)
     rng = np.random.default_rng(seed_for("split", split_seed, source.name))
-    kind = str(forget.get("kind"))
-    if kind not in _FORGET:
-        raise unknown_name("forget set", kind, _FORGET)
-    options = {key: value for key, value in forget.items() if key != "kind"}
-    copies = _copies(source.images) if source.alike is None else source.alike
-    labels = _with_label_noise(source.labels, source.classes, label_noise, copies, rng)
-    if kind == "file":  # read first: images that the user wants forgotten must be trained on
-        options = {"chosen": read_indices(options.get("path"), len(labels))}
+    copies = copies_of(source.images) if source.alike is None else source.alike
+    labels = _with_label_noise(source.labels, source.classes, split.label_noise, copies, rng)
+    if isinstance(kind, Listed):  # read first: images that the user wants forgotten must be trained on
+        chosen = read_indices(kind.path, len(labels))
 
+    parts = _divided(source, split, copies, rng, chosen if isinstance(kind, Listed) else None)
+    forgotten, labels = choose(Candidates(source, parts.train, labels, copies, rng, chosen), kind)
+    retain, twins = _retain(parts.train, forgotten, copies, keep_twins=kind.kind == "official")
+    _check_not_empty(kind.kind, parts, retain, forgotten)
+
+    trained = np.concatenate([parts.train, parts.valid])
+    mean, std = _moments(source.images[trained]) if split.normalise else _raw(source.images.shape[-1])
+    splits = {"retain": retain, "forget": forgotten, "valid": parts.valid, "test": parts.test}
+    notes = _notes(source, parts, copies, kind.kind, twins)
+    return _compact(source, labels, splits, mean, std, kind.kind, notes, rng)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """Index sets into the source; and how many images valid and test lost to copies elsewhere."""
+
+    train: np.ndarray
+    valid: np.ndarray
+    test: np.ndarray
+    left_out_of_valid: int = 0
+    left_out_of_test: int = 0
+
+
+def _divided(
+    source: Source, split: SplitOptions, copies: np.ndarray, rng: np.random.Generator, trained_on: np.ndarray | None
+) -> _Parts:
+    """Train (retain + forget), valid and test: the publisher's, or our own without copies across them."""
     if source.official_splits is not None:
         official = source.official_splits
-        train, valid = _limited(official["train"], train_limit), official["valid"]
-        test = _limited(official["test"], test_limit)
-    else:
-        listed = options["chosen"] if kind == "file" else None
-        train, valid, test = _split(source, copies, rng, listed, train_limit, test_limit, valid_fraction, test_fraction)
+        train, test = _limited(official["train"], split.train_limit), _limited(official["test"], split.test_limit)
+        return _Parts(train, official["valid"], test)
+    train, valid, test = _own_splits(source, split, copies, rng, trained_on)
     sizes = len(valid), len(test)
-    if source.official_splits is None:  # splits of people, or of labels, may still hold copies of one image
-        valid = _without_copies(valid, train, copies)
-        if source.official_test is None:
-            test = _without_copies(test, np.concatenate([train, valid]), copies)
-    candidates = _Candidates(train, labels, source, copies, rng)
-    try:
-        inspect.signature(_FORGET[kind]).bind(candidates, **options)
-    except TypeError as error:
-        raise UserError(f"forget={kind}: {error}") from error
-    chosen, labels = _FORGET[kind](candidates, **options)
-    is_forget = np.zeros(len(labels), bool)
-    is_forget[chosen] = True
-    retain = train[~is_forget[train]]
-    twins = np.isin(copies[retain], copies[chosen])  # copies of forget images under another class or person
-    if kind != "official":
-        retain = retain[~twins]
-    if not len(chosen) or not len(retain):
-        empty = "retain" if len(chosen) else "forget"
+    valid = without_copies(valid, train, copies)  # splits of people, or of labels, may still hold copies of one image
+    if source.official_test is None:
+        test = without_copies(test, np.concatenate([train, valid]), copies)
+    return _Parts(train, valid, test, sizes[0] - len(valid), sizes[1] - len(test))
+
+
+def _retain(
+    train: np.ndarray, forgotten: np.ndarray, copies: np.ndarray, *, keep_twins: bool
+) -> tuple[np.ndarray, int]:
+    """The training images that stay, and how many of them are copies of forget images under another class or person.
+
+    keep_twins: only count them; otherwise they are left out of both sets.
+    """
+    retain = train[~np.isin(train, forgotten)]
+    twins = np.isin(copies[retain], copies[forgotten])
+    return retain if keep_twins else retain[~twins], int(twins.sum())
+
+
+def _check_not_empty(kind: str, parts: _Parts, retain: np.ndarray, forgotten: np.ndarray) -> None:
+    if not len(forgotten) or not len(retain):
+        empty = "retain" if len(forgotten) else "forget"
         raise UserError(
-            f"forget={kind} leaves the {empty} set empty: {len(train)} training images, {len(chosen)} chosen"
+            f"forget={kind} leaves the {empty} set empty: {len(parts.train)} training images, {len(forgotten)} chosen"
         )
-    if not len(valid) or not len(test):
+    if not len(parts.valid) or not len(parts.test):
         raise UserError(
-            f"the valid ({len(valid)}) and test ({len(test)}) sets must not be empty: raise their fractions"
+            f"the valid ({len(parts.valid)}) and test ({len(parts.test)}) sets must not be empty: raise their fractions"
         )
 
-    mean, std = _moments(source.images[np.concatenate([train, valid])]) if normalise else _raw(source.images.shape[-1])
+
+def _notes(source: Source, parts: _Parts, copies: np.ndarray, kind: str, twins: int) -> dict[str, Any]:
+    """What a reader of the results should know of copies of one image in several splits."""
+    trained = np.concatenate([parts.train, parts.valid])
     notes = {
         **source.notes,
-        "copies_across_official_test": int(np.isin(copies[test], copies[np.concatenate([train, valid])]).sum()),
-        "copies_left_out_of_retain" if kind != "official" else "copies_across_official_forget": int(twins.sum()),
-        "copies_left_out_of_valid": sizes[0] - len(valid),
-        "copies_left_out_of_test": sizes[1] - len(test),
+        "copies_across_official_test": int(np.isin(copies[parts.test], copies[trained]).sum()),
+        "copies_across_official_forget" if kind == "official" else "copies_left_out_of_retain": twins,
+        "copies_left_out_of_valid": parts.left_out_of_valid,
+        "copies_left_out_of_test": parts.left_out_of_test,
     }
     if source.official_splits is not None:
-        notes["copies_across_official_valid"] = int(np.isin(copies[valid], copies[train]).sum())
-    splits = {"retain": retain, "forget": np.asarray(chosen), "valid": valid, "test": test}
-    return _compact(source, labels, splits, mean, std, kind, notes, rng)
+        notes["copies_across_official_valid"] = int(np.isin(copies[parts.valid], copies[parts.train]).sum())
+    return notes
 
 
 def _only(source: Source, classes: Sequence[int]) -> Source:
@@ -132,20 +147,13 @@ def _only(source: Source, classes: Sequence[int]) -> Source:
     )
 
 
-def _split(
-    source: Source,
-    copies: np.ndarray,
-    rng: np.random.Generator,
-    trained_on: np.ndarray | None,
-    train_limit: int | None,
-    test_limit: int | None,
-    valid_fraction: float,
-    test_fraction: float,
+def _own_splits(
+    source: Source, options: SplitOptions, copies: np.ndarray, rng: np.random.Generator, trained_on: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Train, valid and test from whole units. trained_on: images that, with the rest of their units, must be in train."""
-    units = _units(copies if source.groups is None else source.groups)
+    units = units_of(copies if source.groups is None else source.groups)
     if source.official_test is not None:
-        test = _limited(rng.permutation(np.flatnonzero(source.official_test)), test_limit)
+        test = _limited(rng.permutation(np.flatnonzero(source.official_test)), options.test_limit)
         units = [kept for unit in units if len(kept := unit[~source.official_test[unit]])]
     units = [units[i] for i in rng.permutation(len(units))]
     held = []
@@ -155,177 +163,15 @@ def _split(
         held = [unit for unit in units if wanted_in[unit].any()]
         units = [unit for unit in units if not wanted_in[unit].any()]
     if source.official_test is None:
-        size = round(test_fraction * len(copies)) if test_limit is None else test_limit
-        test, units = _take(units, size, exact=source.groups is None)
+        size = round(options.test_fraction * len(copies)) if options.test_limit is None else options.test_limit
+        test, units = take(units, size, exact=source.groups is None)
     room = sum(map(len, units)) + sum(map(len, held))
-    wanted = min(room, train_limit * (1 + valid_fraction)) if train_limit else room
-    valid, units = _take(units, round(wanted * valid_fraction / (1 + valid_fraction)), exact=source.groups is None)
-    train, _ = _take(held + units, train_limit or room, exact=source.groups is None)
+    wanted = min(room, options.train_limit * (1 + options.valid_fraction)) if options.train_limit else room
+    valid, units = take(
+        units, round(wanted * options.valid_fraction / (1 + options.valid_fraction)), exact=source.groups is None
+    )
+    train, _ = take(held + units, options.train_limit or room, exact=source.groups is None)
     return train, valid, test
-
-
-class _Candidates:
-    """What a forget-set rule may look at."""
-
-    def __init__(
-        self, train: np.ndarray, labels: np.ndarray, source: Source, copies: np.ndarray, rng: np.random.Generator
-    ) -> None:
-        self.train, self.labels, self.source, self.copies, self.rng = train, labels, source, copies, rng
-
-
-def _forget_random(of: _Candidates, *, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """``forget.n`` training images, copies of one image together."""
-    _check_size("forget.n", n, len(of.train), "training images")
-    units = _units(of.copies[of.train])
-    chosen, _ = _take([of.train[units[i]] for i in of.rng.permutation(len(units))], n, exact=True)
-    return chosen, of.labels
-
-
-def _forget_class(of: _Candidates, *, label: int) -> tuple[np.ndarray, np.ndarray]:
-    """All training images of class ``forget.label``."""
-    if not _is_whole(label) or not 0 <= label < of.source.classes:
-        raise UserError(f"forget.label={label}: expected a class from 0 to {of.source.classes - 1}")
-    return of.train[of.labels[of.train] == label], of.labels
-
-
-def _forget_class_part(of: _Candidates, *, label: int, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """``forget.n`` training images of class ``forget.label``, copies of one image together."""
-    whole, _ = _forget_class(of, label=label)
-    _check_size("forget.n", n, len(whole), f"training images of class {label}")
-    chosen, _ = _forget_random(_Candidates(whole, of.labels, of.source, of.copies, of.rng), n=n)
-    return chosen, of.labels
-
-
-def _forget_groups(
-    of: _Candidates, *, n: int | None = None, ids: Sequence[int] | int | None = None, fraction: float | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """All training images of ``forget.n`` people drawn at random, of a fraction of the people, or of those in ``forget.ids``."""
-    if of.source.groups is None:
-        raise UserError(f"forget=groups needs data with group ids (writers, subjects); '{of.source.name}' has none")
-    groups = of.source.groups[of.train]
-    present = np.unique(groups)
-    people = [ids] if isinstance(ids, int) else ids
-    if people is None:
-        if fraction is not None:
-            if not 0 < fraction < 1:
-                raise UserError(f"forget.fraction={fraction}: expected a share between 0 and 1")
-            n = max(1, round(fraction * len(present)))
-        if n is None:
-            raise UserError("forget=groups needs forget.n, forget.fraction or forget.ids")
-        _check_size("forget.n", n, len(present), "groups in the training set")
-        people = of.rng.choice(present, n, replace=False).tolist()
-    elif missing := sorted(set(people) - set(present.tolist())):
-        raise UserError(
-            f"forget.ids: no training images of groups {missing[:10]} (data.train_limit leaves {len(present)})"
-        )
-    return of.train[np.isin(groups, list(people))], of.labels
-
-
-def _forget_listed(of: _Candidates, *, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The images with the given numbers in the source."""
-    outside = np.setdiff1d(chosen, of.train)
-    if len(outside):
-        raise UserError(
-            f"forget: {len(outside)} of the {len(chosen)} listed images are not training images (they belong to an official "
-            f"valid or test set, or data.train_limit={len(of.train)} leaves no room), such as {outside[:5].tolist()}"
-        )
-    return chosen, of.labels
-
-
-def _forget_memorised(of: _Candidates, *, chosen: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """The images that ``harness.draws.memorisation`` found; before it has, all copies of one image, so that there is a task."""
-    if chosen is None:
-        return of.train[of.copies[of.train] == of.copies[of.train[0]]], of.labels
-    return _forget_listed(of, chosen=chosen)
-
-
-def _forget_official(of: _Candidates) -> tuple[np.ndarray, np.ndarray]:
-    """The forget set that the data come with."""
-    official = of.source.official_splits or {}
-    if "forget" not in official:
-        raise UserError(f"forget=official needs data that come with a forget set; '{of.source.name}' do not")
-    return of.train[np.isin(of.train, official["forget"])], of.labels
-
-
-def _forget_mislabelled(of: _Candidates, *, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """``forget.n`` training images given a wrong label, drawn uniformly; that label is the one trained on and scored."""
-    chosen, labels = _forget_random(of, n=n)
-    labels = labels.copy()
-    true = of.source.labels[chosen]  # not the label after noise: a second change could put it right again
-    labels[chosen] = (true + of.rng.integers(1, of.source.classes, len(chosen))) % of.source.classes
-    return chosen, labels
-
-
-_FORGET: dict[str, Callable[..., tuple[np.ndarray, np.ndarray]]] = {
-    "random": _forget_random,
-    "class": _forget_class,
-    "class_part": _forget_class_part,
-    "groups": _forget_groups,
-    "mislabelled": _forget_mislabelled,
-    "official": _forget_official,
-    "file": _forget_listed,
-    "memorised": _forget_memorised,
-}
-
-
-def _check_size(key: str, n: int, available: int, what: str) -> None:
-    if available < 2:
-        raise UserError(f"{key}={n}: there are only {available} {what}; the data is too small for these splits")
-    if not _is_whole(n) or not 0 < n < available:
-        raise UserError(f"{key}={n}: expected a whole number from 1 to {available - 1} (there are {available} {what})")
-
-
-def _check_sizes(train_limit: Any, test_limit: Any, valid_fraction: Any, test_fraction: Any) -> None:
-    for key, limit in (("train_limit", train_limit), ("test_limit", test_limit)):
-        if limit is not None and not (_is_whole(limit) and limit > 0):
-            raise UserError(f"data.{key}={limit}: expected a whole number from 1, or null for no limit")
-    if not _is_number(valid_fraction) or not 0 < valid_fraction < np.inf:
-        raise UserError(f"data.valid_fraction={valid_fraction}: expected a number above 0, a share of the training set")
-    if not _is_number(test_fraction) or not 0 < test_fraction < 1:
-        raise UserError(f"data.test_fraction={test_fraction}: expected a share between 0 and 1")
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _without_copies(indices: np.ndarray, others: np.ndarray, copies: np.ndarray) -> np.ndarray:
-    return indices[~np.isin(copies[indices], copies[others])]
-
-
-def _copies(images: np.ndarray) -> np.ndarray:
-    """For each image, the index of the first one that is byte-identical with it, int64 [n]."""
-    flat = np.ascontiguousarray(images).reshape(len(images), -1)
-    digests = [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in flat]
-    first: dict[bytes, int] = {}
-    return np.array([first.setdefault(digest, i) for i, digest in enumerate(digests)], np.int64)
-
-
-def _units(keys: np.ndarray) -> list[np.ndarray]:
-    """Positions that share a key, one array per key."""
-    order = np.argsort(keys, kind="stable")
-    return np.split(order, np.flatnonzero(np.diff(keys[order])) + 1) if len(order) else []
-
-
-def _take(units: list[np.ndarray], wanted: float, *, exact: bool) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Whole units from the front, at most ``wanted`` images; with ``exact``, units that no longer fit are skipped."""
-    taken: list[np.ndarray] = []
-    left: list[np.ndarray] = []
-    size = 0
-    for position, unit in enumerate(units):
-        if size + len(unit) <= wanted:
-            taken.append(unit)
-            size += len(unit)
-        elif exact and size < wanted:
-            left.append(unit)
-        else:
-            left.extend(units[position:])
-            break
-    return (np.concatenate(taken) if taken else np.array([], np.int64)), left
 
 
 def _limited(indices: np.ndarray, limit: int | None) -> np.ndarray:
@@ -335,8 +181,6 @@ def _limited(indices: np.ndarray, limit: int | None) -> np.ndarray:
 def _with_label_noise(
     labels: np.ndarray, classes: int, share: float, copies: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    if not _is_number(share) or not 0 <= share < 1:
-        raise UserError(f"data.label_noise={share}: expected a share from 0 up to, but not including, 1")
     if share == 0:
         return labels
     noisy = rng.random(len(labels)) < share

@@ -8,6 +8,7 @@ from importlib.resources import files
 import numpy as np
 import pytest
 
+import harness
 from harness.command import cli
 from tests.support_cli import TINY, Command, people_npz
 
@@ -73,6 +74,10 @@ CONTRADICTIONS = {
     "leaderboard a b": r"usage: unlearn leaderboard \[DIR\]",
     "leaderboard nowhere": "nowhere: no such directory",
     "leaderboard": r"no runs/\*/cells here; name the directory",
+    "out=[1]": r"out=\[1\]: expected the name of a folder",
+    "out=null": "out=null: expected the name of a folder",
+    "plan --fast": "unrecognized arguments: --fast; usage: unlearn plan",
+    "score": r"the following arguments are required: DIR.*usage: unlearn score DIR",
     "-m method=finetune,identty": "unknown method 'identty': did you mean identity",
 }
 
@@ -99,7 +104,7 @@ BAD_VALUES = {
     "forget=class forget.label=10": "forget.label=10: expected a class from 0 to 9",
     "forget=class forget.label=x": "forget.label=x: expected a class",
     "forget=groups forget.n=2": "forget=groups needs data with group ids",
-    "+forget.colour=red": "forget=random: .*colour",
+    "+forget.colour=red": "unknown key 'forget.colour': known: kind, n",
     "protocol.n=1": "protocol.n=1: expected a whole number, at least 2",
     "protocol.n=lots": "protocol.n=lots: expected a whole number",
     "protocol=full protocol.experiments=0": "protocol.experiments=0: expected a whole number, at least 1",
@@ -107,16 +112,36 @@ BAD_VALUES = {
     "data.train_limit=0": "data.train_limit=0: expected a whole number from 1",
     "data.label_noise=1": "data.label_noise=1: expected a share",
     "data.test_fraction=2": "data.test_fraction=2: expected a share between 0 and 1",
-    "+data.pth=x": "unknown key data 'pth'",
+    "+data.pth=x": "unknown key 'data.pth'",
     "metrics=[oficial]": "metrics: unknown metric 'oficial'; did you mean 'official'",
     "metrics=ks,kl": "metrics=ks,kl names several values",
-    "metrics=null": "metrics=None: expected a list of names",
+    "metrics=null": "metrics=null: expected a list of names",
     "estimator=exct": "unknown estimator 'exct': did you mean exact",
-    "+settings.finetun.lr=1": "unknown key settings 'finetun': did you mean finetune",
+    "+settings.finetun.lr=1": "unknown key 'settings.finetun': did you mean finetune",
     "+settings.finetune.rate=1": "finetune.*rate",
     "metrics=[ks,ks]": "metrics: metric given twice: ks",
     "methods=[finetun]": "unknown method 'finetun': did you mean finetune",
-    "methods=null": r"methods=None: expected all, or a list such as methods=\[",
+    "methods=null": r"methods=null: expected all, or a list such as methods=\[",
+    "metrics=[]": r"metrics=\[\]: expected a list of names",
+    "methods=[]": r"methods=\[\]: expected all, or a list",
+    "methods=[1]": r"methods=\[1\]: expected all, or a list",
+    "seeds=null": "seeds=null: expected keys with values",
+    "settings=null": "settings=null: expected keys with values",
+    "references=null": "references=null: expected keys with values",
+    "references={}": r"references=\{\}: an empty mapping changes nothing",
+    "references.ceiling=identity": "references.ceiling=identity: expected a method that trains new models on retain alone",
+    "references.floor=finetune": "references.floor=finetune: expected a method that does nothing",
+    "references.floor=null": "references.floor=null: expected a text",
+    "~references.floor": "references.floor is missing: expected a value",
+    "engine=null": "unknown engine 'null': known: auto, sequential, stacked",
+    "seed=true": "seed=true: expected a whole number",
+    "pretrain=3": "pretrain=3: expected keys with values",
+    "+settings.finetune=3": "settings.finetune=3: expected keys with values",
+    "train=null": r"train=null: expected a name \(unlearn list train\)",
+    "method=null": r"method=null: expected a name \(unlearn list methods\)",
+    "+colour=red": "unknown key 'colour': known: .*seed",
+    "device=null": "device=null: expected a text",
+    "cost_limit=-1": "cost_limit=-1: expected a number, a share of the time of retraining",
     "device=gpu": "unknown device 'gpu'|device=gpu",
     "engine=fast": "unknown engine 'fast'",
     "recipe=tune": "unknown recipe 'tune': did you mean tuned",
@@ -257,10 +282,25 @@ def test_own_method_from_a_module_here(unlearn):
 def test_help(unlearn, arguments):
     result = unlearn(*arguments)
     assert result.code == 0
-    assert result.out.strip() == cli.USAGE.strip()
-    for command in cli._COMMANDS:
-        assert f"unlearn {command}" in result.out
+    assert result.out.startswith("unlearn: benchmark machine unlearning")
+    for command in cli.COMMANDS.values():
+        assert command.usage in result.out
+        assert command.summary in result.out
     assert max(map(len, result.out.splitlines())) <= 120
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_help_of_every_command(unlearn, name):
+    result = unlearn(name, "--help")
+    assert result.code == 0
+    assert result.out.startswith(f"usage: unlearn {name}")
+    assert cli.COMMANDS[name].details.split(".")[0] in " ".join(result.out.split())
+
+
+def test_version_is_this_projects(unlearn):
+    result = unlearn("--version")
+    assert result.code == 0
+    assert result.out == f"unlearn {harness.__version__}\n"
 
 
 KINDS = {

@@ -9,6 +9,7 @@ import torch
 from harness.benchmark import from_config
 from harness.command import cli, compose
 from harness.draws import needs
+from harness.draws.probe import probe
 from harness.draws.store import Store
 from harness.errors import UserError
 from harness.run import run
@@ -52,27 +53,25 @@ def test_the_plan_shows_what_choosing_the_forget_set_costs(capsys, store):
 
 def test_disk_need_is_what_the_files_take(store):
     benchmark = benchmark_of()
-    needed = needs.disk(benchmark, store)
+    needed = needs.missing_bytes(benchmark.pools(), store)
     for pool in benchmark.pools():
         for draw in pool.draws if pool.stage in (benchmark.originals, benchmark.retrained) else ():
             (made,) = pool.stage.make([draw], store)
             store.put(pool.stage.key, draw, made.tensors, made.facts)
             size = store.path(pool.stage.key, draw).stat().st_size
-            estimate = needs.bytes_per_draw(benchmark, pool)
+            estimate = needs.bytes_per_draw(pool.stage, store)
             assert size <= estimate <= size + 2 * 8192
-    assert needs.disk(benchmark, store) < needed  # stored draws no longer count
+    assert needs.missing_bytes(benchmark.pools(), store) < needed  # stored draws no longer count
 
 
 def test_a_run_that_does_not_fit_is_refused_with_the_numbers(monkeypatch, store):
     benchmark = benchmark_of()
     disk_with(monkeypatch, 1000)
-    with pytest.raises(
-        UserError, match=r"take 0\.00 GB, but the disk of the store .* 0\.00 GB free.*protocol\.n \(2\)"
-    ):
+    with pytest.raises(UserError, match=r"take 0\.00 GB, but the disk of the store .* 0\.00 GB free.*protocol\.n"):
         run(benchmark, store, quiet=True)
     assert not any((store.root / "draws").glob("*/*.safetensors"))
-    disk_with(monkeypatch, needs.disk(benchmark, store))
-    needs.check_disk(benchmark, store)
+    disk_with(monkeypatch, needs.missing_bytes(benchmark.pools(), store))
+    needs.check_disk(benchmark.pools(), store)
 
 
 def test_the_command_refuses_too_and_the_plan_warns(capsys, monkeypatch, store, tmp_path):
@@ -83,13 +82,22 @@ def test_the_command_refuses_too_and_the_plan_warns(capsys, monkeypatch, store, 
 
 
 def test_memory_grows_with_batch_and_optimiser(store):
-    small, large = (needs.memory(benchmark_of(f"train.batch_size={size}")) for size in (8, 32))
-    adam = needs.memory(benchmark_of("train.batch_size=8", "train.optimizer=adam"))
+    def memory(*arguments):
+        benchmark = benchmark_of(*arguments)
+        return needs.memory(benchmark.retrained, benchmark.task)
+
+    small, large = (memory(f"train.batch_size={size}") for size in (8, 32))
+    adam = memory("train.batch_size=8", "train.optimizer=adam")
     assert large.model > 2 * small.model
     assert adam.model > small.model
-    activations = needs._activations(benchmark_of("train.batch_size=32"))
+    benchmark = benchmark_of("train.batch_size=32")
+    step = probe(
+        benchmark.prepared.model, benchmark.task, engine=benchmark.engine, options=benchmark.options.train, steps=2
+    )
+    assert 0 < step.seconds < 5
+    assert step.peak == 0
     inputs = 32 * 8 * 8 * 4
-    assert 5 * inputs < activations < 200 * inputs  # a few maps of 4 to 8 channels each
+    assert 5 * inputs < step.activations < 200 * inputs  # a few maps of 4 to 8 channels each
     assert torch.get_num_threads() == 1
 
 

@@ -16,7 +16,7 @@ import pytest
 from harness.draws import cores as cores_module
 from harness.draws.cores import core_slot, cores
 from harness.draws.executor import Executor, Pool, levels
-from harness.draws.stages import Draw, Unlearning
+from harness.draws.stages import FinishedDraw, Unlearning
 from harness.errors import UserError
 from tests.fill_pool import pools
 from tests.helpers import built_in, identical, method, read_log, training
@@ -30,7 +30,7 @@ def fill(store, wanted, *, workers=0, stack=1, report=lambda stage, made: None):
 
 
 def stored(store, stage, draws):
-    return {d: Draw(d, *store.get(stage.key, d)) for d in draws}
+    return {d: FinishedDraw(d, *store.get(stage.key, d)) for d in draws}
 
 
 def unlearning(task, *methods, **options):
@@ -128,7 +128,7 @@ def test_a_damaged_original_is_made_again(task, store, source, stacked):
     assert any("damaged" in name for name in os.listdir(path.parent))
     after = store.get(originals.key, 0)[0]
     if not stacked:
-        assert identical(Draw(0, before, {}), Draw(0, after, {}))
+        assert identical(FinishedDraw(0, before, {}), FinishedDraw(0, after, {}))
     assert all(store.missing(stage.key, (0, 1)) == [] for stage in stages)
 
 

@@ -1,5 +1,7 @@
 """Weights to start from that are trained inside the run, and tasks on some of a data set's classes."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -8,30 +10,30 @@ from harness.benchmark import from_config
 from harness.command.compose import configurations
 from harness.draws.store import Store
 from harness.errors import UserError
-from harness.run import prepare
+from harness.run import fill_first
 from harness.task import Source
 from harness.tasks.splits import make_task
 
 SMALL = ["experiment=fast_ntk", "data.train_limit=60", "data.test_limit=20", "protocol.n=2", "device=cpu", "workers=1"]
 
 
-def benchmark(store, *overrides):
+def benchmark(store, *overrides, fill=None):
     ((cfg, method),) = configurations([*SMALL, "train.epochs=2", "pretrain.train.epochs=2", *overrides])
-    return from_config(cfg, store, method_name=method)
+    return from_config(cfg, store, method_name=method, fill=fill)
 
 
 def test_all_models_start_from_the_weights_trained_first(tmp_path):
     store = Store(tmp_path)
     before = benchmark(store)
-    assert not before.prepared
-    assert "pretrained" not in before.model
-    assert prepare(before, store, quiet=True)
-    after = benchmark(store)
-    assert after.prepared
-    assert not prepare(after, store, quiet=True)
+    (pool,) = before.prepared.pools
+    assert store.missing(pool.stage.key, pool.draws) == [0]  # planning trains nothing
+    assert "pretrained" not in before.prepared.model
+    after = benchmark(store, fill=partial(fill_first, store=store, quiet=True))
+    assert after.prepared.pools == (pool,)
+    assert benchmark(store).originals.key == after.originals.key
     assert after.originals.key != before.originals.key
 
-    pretrained, _ = store.get(after.preparation.stage.key, 0, prefix="weights/")
+    pretrained, _ = store.get(pool.stage.key, 0, prefix="weights/")
     (draw,) = after.originals.make([1], store)
     trained = {name: tensor for name, tensor in draw.tensors.items() if name.startswith("weights/")}
     convolutions = [name for name, tensor in trained.items() if tensor.ndim == 4]
@@ -50,7 +52,8 @@ def test_all_models_start_from_the_weights_trained_first(tmp_path):
 def test_pretraining_is_on_the_other_classes(tmp_path):
     store = Store(tmp_path)
     made = benchmark(store)
-    task = store.get_task(made.preparation.stage.task_hash)
+    (pool,) = made.prepared.pools
+    task = store.get_task(pool.stage.task_hash)
     assert task.classes == made.task.classes == 5
     both = {row.tobytes() for row in task.images} & {row.tobytes() for row in made.task.images}
     assert not both

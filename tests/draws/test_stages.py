@@ -1,4 +1,4 @@
-"""Draws: functions of their stage and index alone; what is recorded of them; every built-in method in both engines."""
+"""Outputs: functions of their stage and index alone; what is recorded of them; every built-in method in both engines."""
 
 import itertools
 from dataclasses import replace
@@ -7,11 +7,12 @@ import pytest
 import torch
 from harness.methods import retrain
 
-from harness.draws.stages import EVALUATED, Engine, Training, Unlearning, evaluation_index
+from harness.draws.stages import EVALUATED, Training, Unlearning, evaluation_index
 from harness.draws.store import Store
-from harness.engine.streams import Rng
+from harness.engine.build import Engine
 from harness.errors import NotApplicable
 from harness.registry import methods as registry
+from harness.streams import Rng
 from tests import helpers
 from tests.helpers import (
     DROPOUT_NET,

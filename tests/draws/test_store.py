@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from harness.draws import store as module
-from harness.draws.store import Damaged, Store, default_root, key_of
+from harness.draws.store import Damaged, Store
 from harness.errors import UserError
-from harness.registry.methods import _Sources, source_hash
+from harness.files import default_root, key_of
+from harness.registry.sources import Sources, source_hash
 
 KEY = "ab" * 16
 TENSORS = {
@@ -381,7 +382,7 @@ def test_the_hash_of_a_built_in_covers_the_tools_it_shares():
     """methods/sun.py imports masked_step from .gradients: that file is part of its hash."""
     sources: dict[str, str] = {}
     module = importlib.import_module("harness.methods.sun")
-    _Sources(Path(module.__file__), module.__name__).collect(Path(module.__file__), module.__name__, sources)
+    Sources(Path(module.__file__), module.__name__).collect(Path(module.__file__), module.__name__, sources)
     assert {Path(name).name for name in sources} == {"sun.py", "gradients.py", "surgery.py"}
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from harness.engine.batches import Augment, Data, Split
-from harness.engine.streams import Rng
+from harness.streams import Rng
 from tests.helpers import ENGINES, data_for, images_of, split
 
 both_engines = pytest.mark.parametrize("stacked", ENGINES.values(), ids=ENGINES)

@@ -7,12 +7,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from harness.engine.ensemble import Sequential, Stacked
+from harness.engine.dropout import use_streams
+from harness.engine.ensemble import joined
+from harness.engine.features import features
 from harness.engine.losses import cross_entropy
-from harness.engine.streams import Rng
+from harness.engine.sequential import Sequential
+from harness.engine.stacked import Stacked
 from harness.engine.training import train
 from harness.errors import UserError
 from harness.models import build, resnet18, small_cnn
+from harness.streams import Rng
 from tests.helpers import (
     DROPOUT_NET,
     ENGINES,
@@ -109,7 +113,7 @@ def test_training_stacked_equals_sequential(task, spec):
 
     def trained(seeds, *, stacked):
         models = fresh(task, seeds, stacked=stacked, model=spec)
-        models.use_streams(rng_for(models, [10 * seed for seed in seeds]))
+        use_streams(models, rng_for(models, [10 * seed for seed in seeds]))
         order = rng_for(models, [100 * seed for seed in seeds])
         recipe = tiny_options(schedule="cosine", flip=True, crop=1)
         train(models, split(task, "retain", order), split(task, "valid", order), task.classes, recipe)
@@ -178,7 +182,7 @@ def test_freeze_batch_norm(task, stacked):
     assert all(torch.equal(after[n], before[n]) for n in models.buffers)
     assert not torch.equal(after["0.weight"], before["0.weight"])
     if not stacked:  # by running statistics, so as in evaluation
-        models.load_state(before)
+        models.assign(before)
         torch.testing.assert_close(seen[0].float(), models.logits(x))
     models.train()
     models.step(models.sgd(lr=0.1), cross_entropy, x, y)
@@ -257,10 +261,10 @@ def test_features_are_what_enters_the_head(task, stacked):
     x = batch(models, side=8)[0][0] if stacked else batch(models, side=8)[0]
     x = x.to(models.dtype)
     before = models.state()
-    features, logits = models.features(x), models.logits(x)
+    entering, logits = features(models, x), models.logits(x)
     last = [name for name, _ in models.template.named_parameters() if name.endswith("weight")][-1]
     weight, bias = (models.parameters[name].float() for name in (last, last.replace("weight", "bias")))
-    expected = features @ weight.mT + bias[..., None, :]
+    expected = entering @ weight.mT + bias[..., None, :]
     torch.testing.assert_close(expected, logits, rtol=1e-4, atol=1e-5)
     assert all(torch.equal(models.state()[name], before[name]) for name in before)
     assert not any(module._forward_pre_hooks for module in models.template.modules())
@@ -269,7 +273,7 @@ def test_features_are_what_enters_the_head(task, stacked):
 def test_features_need_a_head():
     models = Sequential(nn.Conv2d(1, 2, 3))
     with pytest.raises(UserError, match="no linear layer"):
-        models.features(torch.zeros(1, 1, 4, 4))
+        features(models, torch.zeros(1, 1, 4, 4))
 
 
 def test_surgery_draws_from_each_models_own_stream(task):
@@ -335,7 +339,7 @@ def test_an_optimiser_survives_surgery(task, stacked):
 @both_engines
 def test_reinitialise_draws_new_weights_and_keeps_the_dropout_streams(task, stacked):
     models = fresh(task, [1, 2], stacked=stacked, model=DROPOUT_NET)
-    models.use_streams(rng_for(models, [5, 6]))
+    use_streams(models, rng_for(models, [5, 6]))
     x, y = batch(models)
     models.step(models.sgd(lr=0.1), cross_entropy, x, y)
     streams = {n: t for n, t in models.state().items() if n.endswith("stream")}
@@ -349,11 +353,11 @@ def test_reinitialise_draws_new_weights_and_keeps_the_dropout_streams(task, stac
 
 
 @both_engines
-def test_load_models_keeps_what_is_not_given(task, stacked):
+def test_assign_keeps_what_is_not_given(task, stacked):
     models = fresh(task, [1, 2], stacked=stacked)
     before = models.state()
     states = [{"0.weight": torch.full_like(member(models, m)["0.weight"], float(m))} for m in range(models.size)]
-    models.load_models(states)
+    models.assign(joined(states, stacked=stacked))
     for m in range(models.size):
         assert set(member(models, m)["0.weight"].unique().tolist()) == {float(m)}
     assert all(torch.equal(models.state()[n], t) for n, t in before.items() if n != "0.weight")
@@ -374,7 +378,7 @@ def test_a_stacked_model_does_not_see_its_neighbours(task, spec):
 
     def trained(seeds, *, other=False):
         models = fresh(task, seeds, stacked=True, model=spec)
-        models.use_streams(Rng(seeds, stacked=True))
+        use_streams(models, Rng(seeds, stacked=True))
         data = split(tasks[other], "retain", Rng(seeds, stacked=True))
         train(models, data, data, task.classes, tiny_options())
         return models

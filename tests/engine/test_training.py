@@ -9,11 +9,12 @@ import torch.nn.functional as F
 
 from harness.engine import training
 from harness.engine.batches import Augment
+from harness.engine.dropout import use_streams
 from harness.engine.losses import mse_one_hot
-from harness.engine.streams import Rng
 from harness.engine.training import train
 from harness.engine.training_options import TrainingOptions
 from harness.errors import UserError
+from harness.streams import Rng
 from tests.helpers import DROPOUT_NET, ENGINES, SMALL_CNN, differences, fresh, rng_for, split, tiny_options
 
 both_engines = pytest.mark.parametrize("stacked", ENGINES.values(), ids=ENGINES)
@@ -43,7 +44,7 @@ RECIPES = {
 
 def trained(task, options, seeds, *, stacked, model=SMALL_CNN):
     models = fresh(task, seeds, stacked=stacked, model=model, precision=options.precision)
-    models.use_streams(rng_for(models, seeds))
+    use_streams(models, rng_for(models, seeds))
     order = rng_for(models, seeds)
     dtype = options.dtype
     train(models, split(task, "retain", order, dtype), split(task, "valid", order, dtype), task.classes, options)

@@ -10,7 +10,7 @@ from harness.methods.salun import saliency
 from harness.methods.surgery import last_names
 
 from harness.engine.losses import cross_entropy
-from harness.engine.streams import Rng
+from harness.streams import Rng
 from tests.methods.tiny_task import SMALL, built, constants, data_of, ensemble, one, plain, rng_of, tiny_task
 
 CONSTANTS = {

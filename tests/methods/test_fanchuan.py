@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from harness.engine.losses import cross_entropy, divergence_from_uniform
-from harness.engine.streams import Rng
+from harness.streams import Rng
 from tests.helpers import built_in, data_for, fresh, rng_for
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 import torch.nn.functional as F
 
-from harness.engine.streams import Rng
+from harness.streams import Rng
 from tests.helpers import built_in, data_for, differences, fresh, split
 
 

@@ -58,7 +58,7 @@ def test_rates_of_both_variants():
 
 def test_the_images_carry_noise_of_their_own_scale():
     from harness.engine.batches import GaussianNoise
-    from harness.engine.streams import Rng
+    from harness.streams import Rng
 
     x = torch.zeros(2, 50, 8, 8, 1, dtype=torch.float64)
     noise = GaussianNoise(0.01)(x, Rng([1, 2], stacked=True))

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from harness.engine.streams import Rng
 from harness.engine.training import train
+from harness.streams import Rng
 from tests.helpers import built_in, data_for, differences, fresh, rng_for, split, tiny_options
 
 

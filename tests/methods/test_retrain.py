@@ -6,16 +6,17 @@ import pytest
 import torch
 from harness.methods.retrain import Retrain
 
-from harness.engine.streams import Rng
+from harness.engine.dropout import use_streams
 from harness.engine.training import train
 from harness.models import build
+from harness.streams import Rng
 from tests.helpers import DROPOUT_NET, SMALL_CNN, data_for, fresh, rng_for, split, tiny_options
 
 
 def retrained(task, original_seeds, *, stacked, model=SMALL_CNN, scale=1.0):
     models = fresh(task, original_seeds, stacked=stacked, model=model)
     models.map_weights(lambda net: net[0].weight.mul_(scale), rng_for(models, [0, 0]))
-    models.use_streams(rng_for(models, [20, 21]))
+    use_streams(models, rng_for(models, [20, 21]))
     models.train()
     data = replace(data_for(task, rng_for(models, [5, 6])), forget=None)  # any look at forget would fail
     Retrain().unlearn(models, data, rng_for(models, [7, 8]))
@@ -33,7 +34,7 @@ def test_nothing_is_left_of_the_original(task, stacked, model):
 def test_it_is_training_from_fresh_weights_on_retain(task):
     (seed,) = Rng([7], stacked=False).seeds()
     expected = fresh(task, [0], stacked=False)
-    expected.load_models([build(SMALL_CNN, classes=10, channels=1, seed=seed).double().state_dict()])
+    expected.assign(build(SMALL_CNN, classes=10, channels=1, seed=seed).double().state_dict())
     order = Rng([5], stacked=False)
     train(expected, split(task, "retain", order), split(task, "valid", order), 10, tiny_options())
     found = retrained(task, [1], stacked=False).state()

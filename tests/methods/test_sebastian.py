@@ -9,8 +9,8 @@ from harness.methods.sebastian import entropy, through_half_precision
 from scipy.stats import kstest
 from torch import nn
 
-from harness.engine.streams import Rng, global_seed
 from harness.models import small_cnn
+from harness.streams import Rng, global_seed
 from tests.helpers import DROPOUT_NET, built_in, data_for, fresh, rng_for
 
 

@@ -9,17 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harness.draws.stages import Engine, build_ensemble
 from harness.engine.batches import Data, Images, method_data
+from harness.engine.build import Engine, build_ensemble
 from harness.engine.ensemble import Ensemble
-from harness.engine.streams import Rng, seed_for
 from harness.engine.training_options import TrainingOptions
 from harness.registry import methods as registry
+from harness.streams import Rng, seed_for
 from harness.task import Task
 
 SMALL = {"_target_": "harness.models.small_cnn", "widths": [4, 4, 6]}
 RESNET = {"_target_": "harness.models.resnet18"}
-RECIPE = TrainingOptions(epochs=2, batch_size=16, precision="float64")
+OPTIONS = TrainingOptions(epochs=2, batch_size=16, precision="float64")
 
 
 def tiny_task(*, whole_class: bool = False, channels: int = 1, classes: int = 3) -> Task:
@@ -43,8 +43,8 @@ def tiny_task(*, whole_class: bool = False, channels: int = 1, classes: int = 3)
 
 def ensemble(task: Task, draws: Sequence[int], *, stacked: bool, model: dict[str, Any] | None = None) -> Ensemble:
     seeds = [seed_for("model", d) for d in draws]
-    models = build_ensemble(model or SMALL, task, seeds, engine=Engine("cpu", stacked), recipe=RECIPE)
-    models.remember(initial=models.snapshot())
+    models = build_ensemble(model or SMALL, task, seeds, engine=Engine("cpu", stacked), options=OPTIONS)
+    models.initial = models.snapshot()
     return models
 
 
@@ -54,7 +54,7 @@ def rng_of(draws: Sequence[int], *, stacked: bool, purpose: str = "noise") -> Rn
 
 def data_of(task: Task, draws: Sequence[int], *, stacked: bool) -> Data:
     images = Images(task, device=torch.device("cpu"), dtype=torch.float64)
-    return method_data(task, images, rng_of(draws, stacked=stacked, purpose="order"), RECIPE)
+    return method_data(task, images, rng_of(draws, stacked=stacked, purpose="order"), OPTIONS)
 
 
 def one(*, task: Task | None = None, model: dict[str, Any] | None = None) -> tuple[Ensemble, Data, Rng]:

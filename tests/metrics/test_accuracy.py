@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from harness.metrics import Draws, get_metrics
+from harness.metrics import Outputs, get_metrics
 
 
 def draws(**accuracy):
     n = len(next(iter(accuracy.values())))
     arrays = {part: np.array(fractions, dtype=float) for part, fractions in accuracy.items()}
-    return Draws(confidences=np.zeros((n, 1)), logits=None, accuracy=arrays)
+    return Outputs(confidences=np.zeros((n, 1)), logits=None, accuracy=arrays)
 
 
 def test_means_and_gap():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from harness.metrics import Draws, certified_epsilons, get_metrics
+from harness.metrics import Outputs, certified_epsilons, get_metrics
 from harness.metrics.certified import _table, certified_ceiling
 
 
@@ -95,7 +95,7 @@ def test_metric():
     rng = np.random.default_rng(5)
     r = rng.normal(size=(32, 4))
     u = r[::-1] + np.array([0, 0, 0, 100.0])
-    draws = [Draws(confidences=c, logits=None, accuracy={}) for c in (u, r)]
+    draws = [Outputs(confidences=c, logits=None, accuracy={}) for c in (u, r)]
     got = metric.compute(unlearned=draws[0], retrained=draws[1])
     assert got["certified_share"] == 0.25
     assert got["certified_epsilon_median"] == 0.0

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import jensenshannon
 
-from harness.metrics import Draws, get_metrics
+from harness.metrics import Outputs, get_metrics
 from harness.metrics.class_kl import class_divergences
 
 
@@ -44,7 +44,7 @@ def test_certain_and_contrary_predictions_are_finite():
 def test_metric_and_errors():
     (metric,) = get_metrics(["class_kl"])
     rng = np.random.default_rng(1)
-    u, r = (Draws(np.zeros((5, 3)), rng.normal(size=(5, 3, 4)).astype(np.float32), {}) for _ in range(2))
+    u, r = (Outputs(np.zeros((5, 3)), rng.normal(size=(5, 3, 4)).astype(np.float32), {}) for _ in range(2))
     forward, reverse, js = class_divergences(unlearned=u.logits, retrained=r.logits)
     expected = {"class_kl": forward.mean(), "class_kl_reverse": reverse.mean(), "class_js": js.mean()}
     assert metric.compute(unlearned=u, retrained=r) == pytest.approx(expected)

@@ -5,7 +5,7 @@ from itertools import combinations, product
 import numpy as np
 import pytest
 
-from harness.metrics import Draws, get_metrics
+from harness.metrics import Outputs, get_metrics
 from harness.metrics.disagreement import disagreement_rates
 
 
@@ -19,7 +19,7 @@ def test_counts_pairs():
 
 
 def draws(logits):
-    return Draws(np.zeros(logits.shape[:2]), logits, {})
+    return Outputs(np.zeros(logits.shape[:2]), logits, {})
 
 
 def test_null_is_zero_on_average_and_sharper_models_are_negative():

@@ -7,7 +7,7 @@ import pytest
 from scipy.integrate import quad
 from scipy.stats import norm, wasserstein_distance
 
-from harness.metrics import Draws, get_metrics
+from harness.metrics import Outputs, get_metrics
 from harness.metrics.jensen_shannon import js_divergences, n_bins
 from harness.metrics.wasserstein import wasserstein_distances
 
@@ -71,6 +71,6 @@ def test_metric_is_the_mean(name):
     (metric,) = get_metrics([name])
     function = {"wasserstein": wasserstein_distances, "jensen_shannon": js_divergences}[name]
     rng = np.random.default_rng(4)
-    u, r = (Draws(confidences=rng.normal(m, 1, (16, 9)), logits=None, accuracy={}) for m in (0, 1))
+    u, r = (Outputs(confidences=rng.normal(m, 1, (16, 9)), logits=None, accuracy={}) for m in (0, 1))
     expected = function(unlearned=u.confidences, retrained=r.confidences).mean()
     assert metric.compute(unlearned=u, retrained=r) == {name: pytest.approx(expected)}

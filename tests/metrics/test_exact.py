@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.metrics import Draws, exact_epsilons, forgetting_quality, get_metrics, official_epsilons
+from harness.metrics import Outputs, exact_epsilons, forgetting_quality, get_metrics, official_epsilons
 
 
 def brute_force(u, r, delta=1e-5):
@@ -101,7 +101,7 @@ def test_chunks_change_nothing(monkeypatch):
 def test_metric():
     (metric,) = get_metrics(["exact"])
     rng = np.random.default_rng(5)
-    u, r = (Draws(confidences=rng.normal(size=(16, 30)), logits=None, accuracy={}) for _ in range(2))
+    u, r = (Outputs(confidences=rng.normal(size=(16, 30)), logits=None, accuracy={}) for _ in range(2))
     epsilons = exact_epsilons(unlearned=u.confidences, retrained=r.confidences)
     got = metric.compute(unlearned=u, retrained=r)
     assert got["exact_forgetting_quality"] == forgetting_quality(epsilons, n=16)

@@ -5,7 +5,7 @@ import pytest
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from harness.metrics import Draws, gaussian_epsilons, get_metrics
+from harness.metrics import Outputs, gaussian_epsilons, get_metrics
 from tests.metrics.test_kl import standardised
 
 
@@ -87,8 +87,8 @@ def test_extremes():
 
 def test_metric():
     (metric,) = get_metrics(["gaussian"])
-    u = Draws(confidences=np.stack([standardised(16, 0, 1), standardised(16, 1, 1)], 1), logits=None, accuracy={})
-    r = Draws(confidences=np.stack([standardised(16, 0, 1)] * 2, 1), logits=None, accuracy={})
+    u = Outputs(confidences=np.stack([standardised(16, 0, 1), standardised(16, 1, 1)], 1), logits=None, accuracy={})
+    r = Outputs(confidences=np.stack([standardised(16, 0, 1)] * 2, 1), logits=None, accuracy={})
     got = metric.compute(unlearned=u, retrained=r)
     assert got["gaussian_forgetting_quality"] == 0.5  # ε = 0: 1 point; 4.38: beyond the bins of N = 16
     assert got["gaussian_epsilon_median"] == pytest.approx(4.3772 / 2, abs=1e-3)

@@ -7,7 +7,7 @@ import pytest
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from harness.metrics import Draws, gaussian_kl, get_metrics
+from harness.metrics import Outputs, gaussian_kl, get_metrics
 from harness.metrics.kl import VARIANCE_FLOOR
 
 
@@ -84,8 +84,8 @@ def test_metric_is_the_mean_over_examples():
     u = np.stack([standardised(16, 0, 1), standardised(16, 2, 1)], axis=1)
     r = np.stack([standardised(16, 0, 1), standardised(16, 0, 2)], axis=1)
     got = metric.compute(
-        unlearned=Draws(confidences=u, logits=None, accuracy={}),
-        retrained=Draws(confidences=r, logits=None, accuracy={}),
+        unlearned=Outputs(confidences=u, logits=None, accuracy={}),
+        retrained=Outputs(confidences=r, logits=None, accuracy={}),
     )
     assert got["kl"] == pytest.approx(divergence(2, 1, 0, 2) / 2, abs=1e-7)
     assert got["kl_reverse"] == pytest.approx(divergence(0, 2, 2, 1) / 2, abs=1e-7)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from harness.metrics import Draws, get_metrics
+from harness.metrics import Outputs, get_metrics
 from harness.metrics.knn_kl import RESOLUTION, knn_divergence
 
 
@@ -65,7 +65,7 @@ def test_ties_stay_finite():
 def test_metric_and_errors():
     (metric,) = get_metrics(["knn_kl"])
     rng = np.random.default_rng(3)
-    u, r = (Draws(confidences=rng.normal(m, 1, (40, 9)), logits=None, accuracy={}) for m in (0, 2))
+    u, r = (Outputs(confidences=rng.normal(m, 1, (40, 9)), logits=None, accuracy={}) for m in (0, 2))
     forward, reverse = knn_divergence(unlearned=u.confidences, retrained=r.confidences)
     assert metric.compute(unlearned=u, retrained=r) == {"knn_kl": forward.mean(), "knn_kl_reverse": reverse.mean()}
     with pytest.raises(ValueError, match=r"k must lie in 1..3"):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import false_discovery_control, ks_2samp
 
-from harness.metrics import Draws, get_metrics, ks_test
+from harness.metrics import Outputs, get_metrics, ks_test
 from harness.metrics.ks import _exact_pvalues, benjamini_hochberg
 from harness.scores.intervals import intervals
 
@@ -85,7 +85,7 @@ def test_metric():
     rng = np.random.default_rng(2)
     confidences = rng.normal(size=(32, 40))
     shifted = confidences[::-1] + np.where(np.arange(40) < 10, 5.0, 0.0)
-    u, r = (Draws(confidences=c, logits=None, accuracy={}) for c in (shifted, confidences))
+    u, r = (Outputs(confidences=c, logits=None, accuracy={}) for c in (shifted, confidences))
     got = metric.compute(unlearned=u, retrained=r)
     assert got["ks_rejected"] == 0.25
     assert 0.25 * 0.9 < got["ks_statistic"] <= 0.25
@@ -113,7 +113,7 @@ def test_three_draws_can_reject_nothing_and_their_interval_says_so():
 
 
 def plain(confidences):
-    return Draws(confidences=confidences, logits=None, accuracy={})
+    return Outputs(confidences=confidences, logits=None, accuracy={})
 
 
 def test_benjamini_hochberg_is_scipys():

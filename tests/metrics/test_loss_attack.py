@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from harness.metrics import Draws, get_metrics
+from harness.metrics import Outputs, get_metrics
 from harness.metrics.loss_attack import _logistic, attack_accuracies
 
 
 def pool(forget, test):
-    return Draws(confidences=forget, logits=None, accuracy={}, test_confidences=test)
+    return Outputs(confidences=forget, logits=None, accuracy={}, test_confidences=test)
 
 
 def test_regression_is_scikit_learns():
@@ -56,4 +56,4 @@ def test_separable_losses_and_saturated_ones():
 
 def test_needs_test_confidences():
     with pytest.raises(ValueError, match="not kept"):
-        attack_accuracies(Draws(confidences=np.zeros((2, 3)), logits=None, accuracy={}))
+        attack_accuracies(Outputs(confidences=np.zeros((2, 3)), logits=None, accuracy={}))

@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from harness.metrics import Draws, confidences, forgetting_quality, get_metrics, official_epsilons
-from harness.metrics.official import _first_index, competition_score, points
+from harness.metrics import Outputs, confidences, forgetting_quality, get_metrics, official_epsilons
+from harness.metrics.attacks import _first_index
+from harness.metrics.official import competition_score, points
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors" / "epsilon.json").read_text())
 SAMPLES = [name for name in VECTORS if name != "confidence"]
@@ -71,7 +72,7 @@ def slow_epsilon(u, r, delta=1e-5, widths=None):
 def assert_equals_slow(u, r, delta=1e-5, widths=None):
     expected = [slow_epsilon(u[:, s], r[:, s], delta, widths) for s in range(u.shape[1])]
     for few in (256, 0):  # both ways through the grids that are not aligned
-        with patch("harness.metrics.official._FEW_SAMPLES", few):
+        with patch("harness.metrics.attacks._FEW_SAMPLES", few):
             got = official_epsilons(unlearned=u, retrained=r, delta=delta)
         np.testing.assert_allclose(got, expected, rtol=0, atol=1e-9)
 
@@ -313,8 +314,8 @@ def test_one_call_equals_many(monkeypatch):
     u, r = gaussians(13, 16, 16, 23, at=6)
     one_by_one = [official_epsilons(unlearned=u[:, s], retrained=r[:, s])[0] for s in range(23)]
     assert official_epsilons(unlearned=u, retrained=r).tolist() == one_by_one
-    monkeypatch.setattr("harness.metrics.official._CHUNK_SAMPLES", 100)
-    monkeypatch.setattr("harness.metrics.official._BLOCK_ELEMENTS", 1000)
+    monkeypatch.setattr("harness.metrics.attacks._CHUNK_SAMPLES", 100)
+    monkeypatch.setattr("harness.metrics.attacks._BLOCK_ELEMENTS", 1000)
     assert official_epsilons(unlearned=u, retrained=r).tolist() == one_by_one
 
 
@@ -475,7 +476,7 @@ def test_score_is_a_ratio_of_means_and_not_capped():
 def draws(seed, n, shift=0.0):
     rng = np.random.default_rng(seed)
     accuracy = {part: np.full(n, 0.9 - shift / 10) for part in ("retain", "forget", "test", "valid")}
-    return Draws(confidences=rng.normal(shift, 1, (n, 12)), logits=None, accuracy=accuracy)
+    return Outputs(confidences=rng.normal(shift, 1, (n, 12)), logits=None, accuracy=accuracy)
 
 
 def test_metric():

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.metrics import Column, Draws, available, base, get_metrics
+from harness.metrics import Column, Outputs, available, get_metrics, registry
 from harness.metrics.base import FunctionMetric, metric
 from harness.scores.intervals import intervals
 
@@ -25,7 +25,7 @@ def spread_too(*, unlearned, retrained):
 
 
 def draws(n=4, s=3):
-    return Draws(confidences=np.arange(float(n * s)).reshape(n, s), logits=None, accuracy={"test": np.ones(n)})
+    return Outputs(confidences=np.arange(float(n * s)).reshape(n, s), logits=None, accuracy={"test": np.ones(n)})
 
 
 @pytest.fixture
@@ -33,8 +33,12 @@ def plug_in(monkeypatch):
     """Pretend that an installed package offers metrics under these names."""
 
     def install(**places):
-        points = [EntryPoint(name=name, value=value, group=base.ENTRY_POINT_GROUP) for name, value in places.items()]
-        monkeypatch.setattr(base, "entry_points", lambda *, group: points if group == base.ENTRY_POINT_GROUP else [])
+        points = [
+            EntryPoint(name=name, value=value, group=registry.ENTRY_POINT_GROUP) for name, value in places.items()
+        ]
+        monkeypatch.setattr(
+            registry, "entry_points", lambda *, group: points if group == registry.ENTRY_POINT_GROUP else []
+        )
 
     return install
 
@@ -46,7 +50,7 @@ def test_built_ins():
 
 
 def test_columns_are_explained_and_unique():
-    columns = [column for m in get_metrics(sorted(base._BUILT_IN)) for column in m.columns]
+    columns = [column for m in get_metrics(sorted(registry._BUILT_IN)) for column in m.columns]
     names = [column.name for column in columns]
     assert len(set(names)) == len(names)
     for column in columns:
@@ -56,14 +60,14 @@ def test_columns_are_explained_and_unique():
         assert column.ideal is None or column.range[0] <= column.ideal <= column.range[1]
 
 
-@pytest.mark.parametrize("name", sorted(base._BUILT_IN))
+@pytest.mark.parametrize("name", sorted(registry._BUILT_IN))
 @pytest.mark.parametrize("n", [2, 3, 5, 16])
 def test_every_metric_fills_its_columns_within_their_range(name, n):
     rng = np.random.default_rng(n)
 
     def pool(shift):
         logits = rng.normal(size=(n, 6, 3)) + shift
-        return Draws(
+        return Outputs(
             confidences=logits[..., 0] - np.logaddexp(logits[..., 1], logits[..., 2]),
             logits=logits,
             accuracy={part: rng.uniform(size=n) for part in ("retain", "forget", "test")},
@@ -80,10 +84,10 @@ def test_every_metric_fills_its_columns_within_their_range(name, n):
         assert n < 8 or not np.isnan(value)
 
 
-@pytest.mark.parametrize("name", sorted(base._BUILT_IN))
+@pytest.mark.parametrize("name", sorted(registry._BUILT_IN))
 def test_no_metric_trips_over_draws_without_spread(name):
     logits = np.tile(np.array([60.0, -60.0]), (8, 4, 1))
-    same = Draws(
+    same = Outputs(
         confidences=np.full((8, 4), 103.6),
         logits=logits,
         accuracy={part: np.ones(8) for part in ("retain", "forget", "test")},
@@ -121,14 +125,14 @@ def test_a_metric_may_look_at_the_cost():
     def seconds(*, unlearned, retrained):
         return {"seconds": float(unlearned.cost.mean())}
 
-    known = Draws(np.zeros((3, 2)), None, {}, cost=np.array([1.0, 2.0, 6.0]))
+    known = Outputs(np.zeros((3, 2)), None, {}, cost=np.array([1.0, 2.0, 6.0]))
     assert seconds.compute(unlearned=known, retrained=known) == {"seconds": 3.0}
     assert seconds.compute(unlearned=known.take(np.array([0, 1])), retrained=known) == {"seconds": 1.5}
     assert known.joined(known).cost.tolist() == [1, 2, 6, 1, 2, 6]
     with pytest.raises(ValueError, match="needs the time of every draw, which were not kept"):
         seconds.compute(unlearned=known, retrained=draws(3, 2))
     with pytest.raises(ValueError, match=r"cost must have shape \[3\]"):
-        Draws(np.zeros((3, 2)), None, {}, cost=np.zeros(2))
+        Outputs(np.zeros((3, 2)), None, {}, cost=np.zeros(2))
 
 
 def test_a_string_is_not_a_list():
@@ -198,7 +202,7 @@ def test_the_examples_of_the_documentation():
     for block in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL):
         exec(block, names)
     rng = np.random.default_rng(0)
-    u, r = (Draws(confidences=rng.normal(shift, 1, size=(40, 6)), logits=None, accuracy={}) for shift in (1.3, 0.0))
+    u, r = (Outputs(confidences=rng.normal(shift, 1, size=(40, 6)), logits=None, accuracy={}) for shift in (1.3, 0.0))
     found = intervals([names["upper_quantile"], names["far"]], unlearned=u, retrained=r, seed=0)
     assert names["upper_quantile"].compute(unlearned=u, retrained=r)["upper_quantile_gap"] == pytest.approx(
         1.3, abs=0.3
@@ -221,7 +225,7 @@ def test_missing_test_confidences_are_named():
 
 
 def test_taking_draws_takes_all_their_parts():
-    every = Draws(np.arange(8.0).reshape(4, 2), np.arange(24.0).reshape(4, 2, 3), {"test": np.arange(4.0)}, np.eye(4))
+    every = Outputs(np.arange(8.0).reshape(4, 2), np.arange(24.0).reshape(4, 2, 3), {"test": np.arange(4.0)}, np.eye(4))
     part = every.take(np.array([2, 0]))
     assert part.n == 2
     np.testing.assert_array_equal(part.confidences, [[4, 5], [0, 1]])
@@ -239,10 +243,10 @@ def test_samples_must_be_named():
 def test_draws():
     assert draws(n=5).n == 5
     with pytest.raises(ValueError, match=r"confidences must have shape \[N, S\]"):
-        Draws(confidences=np.zeros(3), logits=None, accuracy={})
+        Outputs(confidences=np.zeros(3), logits=None, accuracy={})
     with pytest.raises(ValueError, match="logits must have shape"):
-        Draws(confidences=np.zeros((3, 2)), logits=np.zeros((3, 4, 5)), accuracy={})
+        Outputs(confidences=np.zeros((3, 2)), logits=np.zeros((3, 4, 5)), accuracy={})
     with pytest.raises(ValueError, match=r"accuracy\['test'\] must have shape \[3\]"):
-        Draws(confidences=np.zeros((3, 2)), logits=None, accuracy={"test": np.zeros(2)})
+        Outputs(confidences=np.zeros((3, 2)), logits=None, accuracy={"test": np.zeros(2)})
     with pytest.raises(ValueError, match=r"test_confidences must have shape \[3, T\]"):
-        Draws(confidences=np.zeros((3, 2)), logits=None, accuracy={}, test_confidences=np.zeros((2, 2)))
+        Outputs(confidences=np.zeros((3, 2)), logits=None, accuracy={}, test_confidences=np.zeros((2, 2)))

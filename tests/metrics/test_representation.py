@@ -6,7 +6,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from harness.metrics import Draws, get_metrics
+from harness.metrics import Outputs, get_metrics
 from harness.metrics.representation import mean_similarities
 
 
@@ -19,7 +19,7 @@ def cka(x, y):
 
 
 def draws(features):
-    return Draws(np.zeros(features.shape[:2]), None, {}, features=features.astype(np.float32))
+    return Outputs(np.zeros(features.shape[:2]), None, {}, features=features.astype(np.float32))
 
 
 def models(rng, n, *, mean, noise, examples=12, size=5, turned=True):
@@ -113,6 +113,6 @@ def test_single_draws_and_errors():
     with pytest.raises(ValueError, match=r"shape \[N, S, D\]"):
         mean_similarities(unlearned=one[0], retrained=one)
     with pytest.raises(ValueError, match="needs features of the forget set, which were not kept"):
-        metric.compute(unlearned=Draws(np.zeros((1, 4)), None, {}), retrained=draws(one))
+        metric.compute(unlearned=Outputs(np.zeros((1, 4)), None, {}), retrained=draws(one))
     with pytest.raises(ValueError, match=r"features must have shape \[N, S, D\]"):
-        Draws(np.zeros((1, 5)), None, {}, features=one)
+        Outputs(np.zeros((1, 5)), None, {}, features=one)

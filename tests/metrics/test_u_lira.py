@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from harness.metrics import Draws, get_metrics
+from harness.metrics import Outputs, get_metrics
 from harness.metrics.u_lira import lira_scores
 
 
@@ -37,15 +37,15 @@ def test_literal(n_u, n_r, at):
     np.testing.assert_allclose(got_u, scores_u, rtol=1e-7, atol=1e-9)
     np.testing.assert_allclose(got_r, scores_r, rtol=1e-7, atol=1e-9)
     (metric,) = get_metrics(["u_lira"])
-    draws = [Draws(confidences=c, logits=None, accuracy={}) for c in (u, r)]
+    draws = [Outputs(confidences=c, logits=None, accuracy={}) for c in (u, r)]
     assert metric.compute(unlearned=draws[0], retrained=draws[1]) == pytest.approx(expected)
 
 
 def metric_of(u, r):
     (metric,) = get_metrics(["u_lira"])
     return metric.compute(
-        unlearned=Draws(confidences=u, logits=None, accuracy={}),
-        retrained=Draws(confidences=r, logits=None, accuracy={}),
+        unlearned=Outputs(confidences=u, logits=None, accuracy={}),
+        retrained=Outputs(confidences=r, logits=None, accuracy={}),
     )
 
 

@@ -12,15 +12,17 @@ from torch import nn
 from harness import models as architectures
 from harness.benchmark import from_config
 from harness.command import compose
-from harness.draws.stages import Engine, Training, build_ensemble
+from harness.draws.stages import Training
+from harness.engine.build import Engine, build_ensemble
+from harness.engine.dropout import use_streams
 from harness.engine.losses import cross_entropy
-from harness.engine.streams import Rng
 from harness.engine.training_options import TrainingOptions
 from harness.errors import UserError
 from harness.models import pretrained
 from harness.models.torchvision_import import torchvision
 from harness.models.vit import SelfAttention
 from harness.registry.catalogue import names
+from harness.streams import Rng
 from tests.helpers import colour_task
 
 # Smaller than registered where a full one would take long; every kind of layer is still there.
@@ -62,7 +64,7 @@ def trained_by_engine(name, stacked):
         models = build_ensemble(
             registered(name), task, [SEEDS[m] for m in members], engine=Engine("cpu", stacked), recipe=recipe
         )
-        models.use_streams(Rng([100 + m for m in members], stacked=stacked))
+        use_streams(models, Rng([100 + m for m in members], stacked=stacked))
         models.train()
         optimizer = models.sgd(lr=1e-3, momentum=0.9, weight_decay=1e-3)
         for x, y in batches(name):

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from harness import models as architectures
+from harness.engine.dropout import use_streams
 from harness.models import Dropout
 from tests.helpers import SMALL_CNN, fresh, rng_for
 
@@ -79,7 +80,7 @@ def test_dropout_is_off_in_evaluation_and_at_zero():
 def masks(task, streams, *, stacked, steps=2):
     """The masks of two calls in each of ``steps`` steps, [steps, 2, models, n], read off the gradient."""
     models = fresh(task, [0] * len(streams), stacked=stacked, model={"_target_": "tests.helpers.mask_net"})
-    models.use_streams(rng_for(models, streams))
+    use_streams(models, rng_for(models, streams))
     models.train()
 
     def loss(net, x):

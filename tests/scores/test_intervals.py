@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.coverage import World, coverage
-from harness.metrics import Draws, get_metrics
+from harness.metrics import Outputs, get_metrics
 from harness.metrics.base import Column, metric
 from harness.scores.intervals import (
     combined,
@@ -39,7 +39,7 @@ difference = of_means(column("difference"))
 
 def plain(values):
     values = np.asarray(values, dtype=float)
-    return Draws(confidences=values.reshape(len(values), -1), logits=None, accuracy={})
+    return Outputs(confidences=values.reshape(len(values), -1), logits=None, accuracy={})
 
 
 # --- the scheme -------------------------------------------------------------------------------------------------------

@@ -110,7 +110,7 @@ def test_another_estimator_ranks_on_a_board_of_its_own(unlearn, tmp_path):
 
 
 def test_features_are_kept_when_a_metric_asks_for_them(unlearn, tmp_path):
-    """Draws without features stay as they are, and so do the originals; the outputs of both kinds of draw are equal."""
+    """Outputs without features stay as they are, and so do the originals; the outputs of both kinds of draw are equal."""
     plain = unlearn.run("methods=[identity]", "protocol.n=8")
     with pytest.raises(results.UserError, match=r"representation: needs features .*the store's draws have no features"):
         rescore(plain.folder, get_metrics(["representation"]), Store(unlearn.store))
@@ -136,7 +136,7 @@ def test_features_are_kept_when_a_metric_asks_for_them(unlearn, tmp_path):
         ([], "usage: unlearn score DIR"),
         (["nowhere"], "nowhere: no such directory"),
         ([".", "metrics=[offical]"], "did you mean 'official'"),
-        ([".", "method=identity"], "usage: unlearn score DIR"),
+        ([".", "method=identity"], r"'method=identity': expected metrics=\[a,b\]"),
     ],
 )
 def test_bad_input(unlearn, arguments, message):

@@ -10,7 +10,7 @@ import torch
 
 from harness.draws.stages import EVALUATED, evaluation_index
 from harness.draws.store import Damaged, Store
-from harness.metrics import Draws, available, confidences, get_metrics
+from harness.metrics import Outputs, available, confidences, get_metrics
 from harness.scores import scoring
 from harness.task import Source, Task
 from harness.tasks.splits import make_task
@@ -74,24 +74,24 @@ def test_accuracies_and_confidences(tmp_path, task):
     draws = [logits_of(task, right=share, seed=i) for i, share in enumerate(shares)]
     found = load(tmp_path, task, draws)
     n = len(task.splits["test"])
-    assert found.draws.accuracy["retain"].tolist() == [1, 1]
-    assert found.draws.accuracy["forget"].tolist() == [0.5, 0.1]
-    assert found.draws.accuracy["valid"].tolist() == [0, 1]
-    assert found.draws.accuracy["test"].tolist() == [round(0.75 * n) / n, 1]
+    assert found.outputs.accuracy["retain"].tolist() == [1, 1]
+    assert found.outputs.accuracy["forget"].tolist() == [0.5, 0.1]
+    assert found.outputs.accuracy["valid"].tolist() == [0, 1]
+    assert found.outputs.accuracy["test"].tolist() == [round(0.75 * n) / n, 1]
     assert found.seconds.tolist() == [1.5, 2.5]
     assert found.nan_draws == 0
     labels = task.labels[task.splits["forget"]]
     for i, tensors in enumerate(draws):
-        np.testing.assert_array_equal(found.draws.confidences[i], confidences(tensors["logits/forget"], labels))
+        np.testing.assert_array_equal(found.outputs.confidences[i], confidences(tensors["logits/forget"], labels))
     p = torch.softmax(draws[0]["logits/forget"][0].double(), 0)[labels[0]].item()
-    assert found.draws.confidences[0, 0] == pytest.approx(np.log(p / (1 - p)), rel=1e-3)
+    assert found.outputs.confidences[0, 0] == pytest.approx(np.log(p / (1 - p)), rel=1e-3)
 
 
 def test_draws_keep_their_order(tmp_path, task):
     draws = [logits_of(task, right={"forget": i / 10}, seed=i) for i in range(4)]
     store, stage = stored(tmp_path, task, draws)
     found = scoring.load(store, stage, [3, 1], task)
-    assert found.draws.accuracy["forget"].tolist() == pytest.approx([0.3, 0.1])
+    assert found.outputs.accuracy["forget"].tolist() == pytest.approx([0.3, 0.1])
     assert found[slice(1, 2)].seconds.tolist() == [2.5]
 
 
@@ -101,9 +101,9 @@ def test_a_forgotten_class_is_left_out_of_test_accuracy(tmp_path):
     test = task.splits["test"]
     of_class = torch.from_numpy(task.labels[test] == 1)
     tensors["logits/test"][of_class] = torch.tensor([9.0, 0.0, 0.0])  # wrong on the forgotten class, right elsewhere
-    assert load(tmp_path, task, [tensors]).draws.accuracy["test"].tolist() == [1.0]
+    assert load(tmp_path, task, [tensors]).outputs.accuracy["test"].tolist() == [1.0]
     tensors["logits/test"][~of_class] = tensors["logits/test"][~of_class].roll(1, dims=1)
-    assert load(tmp_path / "b", task, [tensors]).draws.accuracy["test"].tolist() == [0.0]
+    assert load(tmp_path / "b", task, [tensors]).outputs.accuracy["test"].tolist() == [0.0]
 
 
 @pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
@@ -113,15 +113,15 @@ def test_a_draw_without_finite_outputs_counts_as_the_worst(tmp_path, task, where
     draws[1][f"logits/{where}"][0, 0] = poison
     found = load(tmp_path, task, draws)
     assert found.nan_draws == 1
-    for accuracy in found.draws.accuracy.values():
+    for accuracy in found.outputs.accuracy.values():
         assert accuracy.tolist() == [1, 0, 1]
-    assert (found.draws.confidences[1] == scoring.WORST_CONFIDENCE).all()
-    assert (found.draws.confidences[[0, 2]] > 0).all()
-    assert np.isfinite(found.draws.logits).all()
+    assert (found.outputs.confidences[1] == scoring.WORST_CONFIDENCE).all()
+    assert (found.outputs.confidences[[0, 2]] > 0).all()
+    assert np.isfinite(found.outputs.logits).all()
     labels = task.labels[task.splits["forget"]]
-    assert (found.draws.logits[1].argmax(-1) != labels).all()
-    assert (found.draws.logits[0].argmax(-1) == labels).all()
-    scores = scoring.score(get_metrics(ALL), unlearned=found.draws, retrained=found.draws)
+    assert (found.outputs.logits[1].argmax(-1) != labels).all()
+    assert (found.outputs.logits[0].argmax(-1) == labels).all()
+    scores = scoring.score(get_metrics(ALL), unlearned=found.outputs, retrained=found.outputs)
     assert scores["kl"] == 0
 
 
@@ -142,10 +142,10 @@ def test_a_damaged_draw_is_reported(tmp_path, task):
 # --- numbers --------------------------------------------------------------------------------------------------------
 
 
-def gaussian(n: int, s: int, *, seed: int, mean: float = 0.0) -> Draws:
+def gaussian(n: int, s: int, *, seed: int, mean: float = 0.0) -> Outputs:
     rng = np.random.default_rng(seed)
     accuracy = {name: np.clip(rng.normal(0.8, 0.02, n), 0, 1) for name in EVALUATED}
-    return Draws(confidences=rng.normal(mean, 1, (n, s)), logits=None, accuracy=accuracy)
+    return Outputs(confidences=rng.normal(mean, 1, (n, s)), logits=None, accuracy=accuracy)
 
 
 def test_score_is_what_the_metrics_say():
@@ -179,7 +179,7 @@ def test_null_values_lie_where_theory_says():
         assert np.mean(inside) >= 0.8, name
 
 
-def everything(n: int, examples: int, seed: int) -> Draws:
+def everything(n: int, examples: int, seed: int) -> Outputs:
     """Two classes, features with something in common."""
     rng = np.random.default_rng(seed)
     c = np.linspace(-2, 4, 3 * examples) + rng.normal(size=(n, 3 * examples))
@@ -187,7 +187,7 @@ def everything(n: int, examples: int, seed: int) -> Draws:
     accuracy = {part: (values > 0).mean(1) for part, values in (("forget", forget), ("retain", retain), ("test", test))}
     features = np.random.default_rng(0).normal(size=(examples, 4)) + rng.normal(size=(n, examples, 4))
     logits = np.stack([forget, np.zeros_like(forget)], axis=2)
-    return Draws(forget, logits, accuracy, test_confidences=test, features=features, cost=rng.uniform(size=n))
+    return Outputs(forget, logits, accuracy, test_confidences=test, features=features, cost=rng.uniform(size=n))
 
 
 def test_every_metric_of_two_fresh_pools_is_at_its_null(monkeypatch):
@@ -242,7 +242,7 @@ def test_below_eight_draws_score_and_its_null_are_absent():
 # --- sanity ---------------------------------------------------------------------------------------------------------
 
 
-def with_accuracy(forget: float, test: float) -> Draws:
+def with_accuracy(forget: float, test: float) -> Outputs:
     draws = gaussian(8, 5, seed=0)
     return replace(draws, accuracy={name: np.full(8, forget if name == "forget" else test) for name in EVALUATED})
 

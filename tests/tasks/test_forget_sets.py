@@ -1,6 +1,7 @@
 """Every kind of forget set: what it holds, that it can be audited, and what is said when it cannot be made."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from harness.data.digits import digits
 from harness.draws.memorisation import choose, memorisation, training_images
 from harness.draws.store import Store
 from harness.errors import UserError
-from harness.run import prepare, run
+from harness.run import fill_first, run
 from harness.task import Source
 from harness.tasks.index_files import write_audit
 from harness.tasks.splits import make_task
@@ -32,9 +33,10 @@ def people(n=30, each=5):
     return Source("people", images, np.arange(n * each) % 3, 3, groups=np.repeat(np.arange(n), each))
 
 
-def benchmark_of(tmp_path, *arguments):
+def benchmark_of(tmp_path, *arguments, fill=False):
     ((cfg, method),) = compose.configurations([*SMALL, *arguments, f"out={tmp_path / 'out'}"])
-    return from_config(cfg, Store(), method_name=method)
+    fill = partial(fill_first, store=Store(), quiet=True) if fill else None
+    return from_config(cfg, Store(), method_name=method, fill=fill)
 
 
 def test_part_of_a_class():
@@ -185,7 +187,8 @@ def test_the_choice_takes_the_first_of_equals_and_none_without_an_estimate():
 def test_each_subset_model_sees_its_own_share(tmp_path, store, engine):
     options = ["forget=memorised", "forget.models=3", "forget.n=5", f"engine={engine}", "train.class_weights=balanced"]
     benchmark = benchmark_of(tmp_path, *options)
-    stage = benchmark.preparation.stage
+    (pool,) = benchmark.prepared.pools
+    stage = pool.stage
     made = stage.make([0, 1, 2], store) if engine == "stacked" else [stage.make([i], store)[0] for i in range(3)]
     base = store.get_task(stage.task_hash)
     members = np.stack([draw.tensors["member"].numpy() for draw in made])
@@ -201,19 +204,20 @@ def test_memorised_images_are_chosen_by_a_pool_of_their_own_then_run(tmp_path, s
     arguments = ["forget=memorised", "forget.models=10", "forget.n=10", "data.train_limit=100", "data.label_noise=0.15"]
     arguments += ["train.epochs=40", "train.lr=0.05", "model.widths=[8,16,32]"]
     planned = benchmark_of(tmp_path, *arguments)
-    assert not planned.prepared
+    (subsets,) = planned.prepared.pools
+    assert store.missing(subsets.stage.key, subsets.draws) == list(range(10))  # planning trains nothing
     assert planned.task.sizes()["forget"] == 10
-    assert prepare(planned, store, quiet=True)
-    benchmark = benchmark_of(tmp_path, *arguments)
-    assert benchmark.prepared
-    assert not prepare(benchmark, store, quiet=True)
+    benchmark = benchmark_of(tmp_path, *arguments, fill=True)
+    assert benchmark.prepared.pools == (subsets,)
+    assert store.missing(subsets.stage.key, subsets.draws) == []
     assert benchmark.task.hash != planned.task.hash
+    assert benchmark_of(tmp_path, *arguments).task.hash == benchmark.task.hash
     pool_keys = {pool.stage.key for pool in benchmark.pools()}
-    assert benchmark.preparation.stage.key not in pool_keys
-    stages = (benchmark.preparation.stage, benchmark.originals, benchmark.retrained)
+    assert subsets.stage.key not in pool_keys
+    stages = (subsets.stage, benchmark.originals, benchmark.retrained)
     assert len({tuple(stage._seeds("init", [0])) for stage in stages}) == 3
 
-    base = store.get_task(benchmark.preparation.stage.task_hash)
+    base = store.get_task(subsets.stage.task_hash)
     trained = base.source_index[training_images(base)]
     chosen = benchmark.task.source_index[benchmark.task.splits["forget"]]
     assert set(chosen) <= set(trained)
@@ -222,7 +226,7 @@ def test_memorised_images_are_chosen_by_a_pool_of_their_own_then_run(tmp_path, s
             benchmark.task.source_index[benchmark.task.splits[name]], base.source_index[base.splits[name]]
         )
     others = {which: benchmark_of(tmp_path, *arguments, f"forget.which={which}") for which in ("lowest", "middle")}
-    assert all(other.prepared for other in others.values())  # one pool serves all three
+    assert all(other.prepared.pools == (subsets,) for other in others.values())  # one pool serves all three
     assert not set(chosen) & set(others["lowest"].task.source_index[others["lowest"].task.splits["forget"]])
     assert wrong_labels(benchmark.task) >= 4  # a wrong label must be memorised
     assert wrong_labels(others["lowest"].task) == 0

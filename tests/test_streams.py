@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.engine.streams import Rng, global_seed, seed_for
+from harness.streams import Rng, global_seed, seed_for
 
 
 def test_a_seed_is_the_same_for_ever():
