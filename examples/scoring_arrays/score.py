@@ -6,12 +6,12 @@ import sys
 
 import numpy as np
 
-from harness.metrics import Draws, confidences, forgetting_quality, get_metrics, official_epsilons
+from harness.metrics import Outputs, confidences, forgetting_quality, get_metrics, official_epsilons
 
 METRICS = ("exact", "ks", "kl", "class_kl", "disagreement")
 
 
-def scores(*, unlearned: Draws, retrained: Draws) -> dict[str, float]:
+def scores(*, unlearned: Outputs, retrained: Outputs) -> dict[str, float]:
     """Every number by its name; F is the forgetting quality, which needs 8 models of either kind."""
     epsilons = official_epsilons(unlearned=unlearned.confidences, retrained=retrained.confidences)  # [S]
     values = {
@@ -26,7 +26,7 @@ def scores(*, unlearned: Draws, retrained: Draws) -> dict[str, float]:
 def main(unlearned_file: str, retrained_file: str, labels_file: str) -> None:
     labels = np.load(labels_file)
     unlearned, retrained = (
-        Draws(confidences=confidences(logits, labels), logits=logits, accuracy={})
+        Outputs(confidences=confidences(logits, labels), logits=logits, accuracy={})
         for logits in (np.load(unlearned_file), np.load(retrained_file))
     )
     half = retrained.n // 2
