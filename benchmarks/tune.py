@@ -91,7 +91,7 @@ def _trials(benchmark: Benchmark, name: str, space: dict[str, Any], count: int) 
     if space:
         settings += [{field: _sample(rule, rng) for field, rule in space.items()} for _ in range(count - 1)]
     # To the nearest: rounded up, a search on a short training would lean to the dear side.
-    settings = [registry.scaled_epochs(setting, benchmark.recipe.epochs, whole=round) for setting in settings]
+    settings = [registry.scaled_epochs(setting, benchmark.training.epochs, whole=round) for setting in settings]
     defaults = registry.defaults(name)
     target, parameters = defaults.pop("_target_"), defaults
     made = []
