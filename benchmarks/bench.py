@@ -30,6 +30,7 @@ from harness.draws.store import Store
 from harness.engine.losses import cross_entropy
 from harness.engine.sequential import Sequential
 from harness.engine.stacked import Stacked
+from harness.engine.training_options import TrainingOptions
 from harness.metrics import Outputs, confidences
 
 
@@ -72,23 +73,23 @@ def pool(n: int) -> None:
         for i in range(n):
             torch.manual_seed(i)
             net = architectures.build(benchmark.model, classes=task.classes, channels=images.shape[1], seed=i)
-            _notebook_training(net, TensorDataset(images[retain], labels[retain]), benchmark.recipe)
+            _notebook_training(net, TensorDataset(images[retain], labels[retain]), benchmark.training)
             net.eval()
             with torch.no_grad():
                 net(images[evaluated])
         notebook = time.perf_counter() - start
-    print(f"pool: {n} models of {task.name}, {len(retain)} images, {benchmark.recipe.epochs} epochs")
+    print(f"pool: {n} models of {task.name}, {len(retain)} images, {benchmark.training.epochs} epochs")
     print(f"  this engine    {engine:8.2f} s  {engine / n:7.3f} s a model  ({benchmark.workers} workers, all included)")
     print(f"  notebook loop  {notebook:8.2f} s  {notebook / n:7.3f} s a model  ({torch.get_num_threads()} threads)")
     print(f"  ratio          {notebook / engine:8.2f}\n")
 
 
-def _notebook_training(net: nn.Module, data: TensorDataset, recipe) -> None:  # type: ignore[no-untyped-def]
-    loader = DataLoader(data, batch_size=recipe.batch_size, shuffle=True)
-    optimizer = torch.optim.SGD(net.parameters(), recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, recipe.epochs)
+def _notebook_training(net: nn.Module, data: TensorDataset, options: TrainingOptions) -> None:
+    loader = DataLoader(data, batch_size=options.batch_size, shuffle=True)
+    optimizer = torch.optim.SGD(net.parameters(), options.lr, options.momentum, weight_decay=options.weight_decay)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, options.epochs)
     net.train()
-    for _ in range(recipe.epochs):
+    for _ in range(options.epochs):
         for x, y in loader:
             optimizer.zero_grad()
             F.cross_entropy(net(x), y).backward()

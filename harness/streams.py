@@ -49,6 +49,9 @@ class Rng:
     streams live on the CPU, so a model's numbers do not depend on its device or on its place in the stack.
     """
 
+    stacked: bool
+    """Whether ``lead`` is ``(M,)``, as of the ensemble."""
+
     def __init__(self, seeds: Sequence[int], *, stacked: bool) -> None:
         if not stacked and len(seeds) != 1:
             raise ValueError(f"an unstacked stream has exactly one seed, not {len(seeds)}")
@@ -56,6 +59,7 @@ class Rng:
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
 
     def __len__(self) -> int:
+        """How many models there are."""
         return len(self._generators)
 
     def seeds(self) -> list[int]:

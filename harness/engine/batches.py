@@ -88,10 +88,11 @@ class Split:
         self._index = index.to(images.device)
 
     def __len__(self) -> int:
+        """How many images there are."""
         return self._index.shape[-1]
 
     def steps(self, size: int) -> int:
-        """How many batches one pass has."""
+        """How many batches of ``size`` one pass has."""
         return len(_bounds(len(self), size))
 
     def batches(
@@ -113,7 +114,7 @@ class Split:
         return Split(self._images, self._shuffled()[..., :n], self._rng)
 
     def of_classes(self, classes: Tensor) -> Split:
-        """The images whose class is marked in ``classes``, bool [classes]; raises ValueError as ``label_counts``."""
+        """The images whose class is marked in ``classes``, bool [classes]. Raises ValueError as ``label_counts``."""
         if self._index.ndim != 1:
             raise ValueError("each model has its own subset here, so there is no one selection")
         labels = self._images.labels[self._index]
@@ -121,14 +122,14 @@ class Split:
         return Split(self._images, self._index[chosen], self._rng)
 
     def random_of_each_class(self, n: int) -> Split:
-        """At most ``n`` images of every class at random, each model its own; raises ValueError as ``label_counts``."""
+        """At most ``n`` images of every class at random, each model its own. Raises ValueError as ``label_counts``."""
         present: Tensor = torch.unique(self._images.labels[self._index])
         marks = torch.arange(int(present.max()) + 1, device=present.device)
         parts = [self.of_classes(marks == label).random_subset(n)._index for label in present]
         return Split(self._images, torch.cat(parts, dim=-1), self._rng)
 
     def mixed_with(self, other: Split, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """One pass over both splits shuffled together: x, y and whether an image is from this split, bool [*lead, B]."""
+        """One pass over both splits shuffled together: x, y and whether an image is of this one, bool [*lead, B]."""
         order = self._rng.permutation(len(self) + len(other)).to(self._images.device)
         lead = max(self._index.shape[:-1], other._index.shape[:-1], key=len)
         index = torch.cat([split._index.expand(*lead, len(split)) for split in (self, other)], dim=-1)
@@ -138,7 +139,7 @@ class Split:
             yield self._images.gather(chosen), self._images.labels[chosen], place < len(self)
 
     def label_counts(self, classes: int) -> Tensor:
-        """Images per class, float [classes]; raises ValueError where the models hold different subsets."""
+        """Images per class, float [classes]. Raises ValueError where the models hold different subsets."""
         if self._index.ndim != 1:
             raise ValueError("each model has its own subset here, so there is no one count")
         return torch.bincount(self._images.labels[self._index], minlength=classes).to(self._images.dtype)
@@ -161,14 +162,23 @@ class Data:
     """What a method may see: no test data, no retrained model."""
 
     retain: Split
+    """The training images that are kept."""
+
     forget: Split
+    """The training images to forget."""
+
     valid: Split
+    """Images that were not trained on."""
+
     classes: int
-    training: TrainingOptions  # how retrained models are trained
+    """How many classes there are."""
+
+    training: TrainingOptions
+    """How retrained models are trained: the options of the group ``train``."""
 
     @property
     def forgotten_class(self) -> int | None:
-        """The class that is forgotten as a whole: all of forget has it, and nothing in retain does. Else None."""
+        """The class that is forgotten as a whole (all of forget has it, nothing in retain does), or None."""
         present = self.forget.label_counts(self.classes).nonzero().flatten().tolist()
         if len(present) == 1 and self.retain.label_counts(self.classes)[present[0]] == 0:
             return int(present[0])

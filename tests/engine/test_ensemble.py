@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from harness.engine.dropout import use_streams
-from harness.engine.ensemble import joined
+from harness.engine.ensemble import Ensemble, joined
 from harness.engine.features import features
 from harness.engine.losses import cross_entropy
 from harness.engine.sequential import Sequential
@@ -361,6 +361,24 @@ def test_assign_keeps_what_is_not_given(task, stacked):
     for m in range(models.size):
         assert set(member(models, m)["0.weight"].unique().tolist()) == {float(m)}
     assert all(torch.equal(models.state()[n], t) for n, t in before.items() if n != "0.weight")
+
+
+@both_engines
+def test_assign_takes_no_unknown_name(task, stacked):
+    models = fresh(task, [1, 2], stacked=stacked)
+    with pytest.raises(KeyError, match="no such"):
+        models.assign({"no such": torch.zeros(2)})
+
+
+def test_an_engine_adds_no_public_member(task):
+    """What authors may use is declared in Ensemble, all of it, and is the same in both engines."""
+
+    def public(names):
+        return {name for name in names if not name.startswith("_")}
+
+    declared = public({*dir(Ensemble), *Ensemble.__annotations__})
+    for stacked in ENGINES.values():
+        assert public(dir(fresh(task, [1, 2], stacked=stacked))) == declared
 
 
 def test_what_an_ensemble_was_not_told():

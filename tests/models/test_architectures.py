@@ -58,11 +58,11 @@ def batches(name):
 def trained_by_engine(name, stacked):
     """state of each model, dropout streams from seeds of their own"""
     task = colour_task(side=SIDES.get(name, 8))
-    recipe = TrainingOptions(precision="float64")
+    options = TrainingOptions(precision="float64")
     states = []
     for members in [[0, 1]] if stacked else [[0], [1]]:
         models = build_ensemble(
-            registered(name), task, [SEEDS[m] for m in members], engine=Engine("cpu", stacked), recipe=recipe
+            registered(name), task, [SEEDS[m] for m in members], engine=Engine("cpu", stacked), options=options
         )
         use_streams(models, Rng([100 + m for m in members], stacked=stacked))
         models.train()
