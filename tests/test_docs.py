@@ -108,6 +108,13 @@ def test_every_link_and_picture_leads_somewhere(page):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=relative)
+def test_every_file_that_is_named_exists(page):
+    top = "harness|methods|conf|benchmarks|tests|docs|results|examples"
+    for path in re.findall(rf"`((?:{top})/[\w./]*)`", page.read_text()):
+        assert (ROOT / path).exists() or re.search("[A-Z]{3}|my_", path), path  # conf/method/NAME.yaml
+
+
+@pytest.mark.parametrize("page", PAGES, ids=relative)
 def test_plain_words_and_short_lines(page):
     text = page.read_text()
     prose = without_code(text)

@@ -27,7 +27,7 @@ def main(n: int) -> None:
         return MLPClassifier((32,), max_iter=EPOCHS, random_state=seed).fit(images[part], labels[part])
 
     def logits(model: MLPClassifier) -> NDArray[np.float64]:
-        return np.log(np.maximum(model.predict_proba(images[forget]), 1e-30))  # logits up to a constant
+        return np.asarray(np.log(np.maximum(model.predict_proba(images[forget]), 1e-30)))  # up to a constant
 
     def unlearned(seed: int) -> MLPClassifier:
         model = trained(slice(0, TRAIN), seed)

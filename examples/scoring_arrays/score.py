@@ -12,11 +12,12 @@ METRICS = ("exact", "ks", "kl", "class_kl", "disagreement")
 
 
 def scores(*, unlearned: Outputs, retrained: Outputs) -> dict[str, float]:
-    """Every number by its name; F is the forgetting quality, which needs 8 models of either kind."""
+    """Every number by its name. F, the forgetting quality, needs 8 models of either kind and is NaN below."""
+    n = min(unlearned.n, retrained.n)
     epsilons = official_epsilons(unlearned=unlearned.confidences, retrained=retrained.confidences)  # [S]
     values = {
         "median ε": float(np.median(epsilons)),
-        "F": forgetting_quality(epsilons, n=min(unlearned.n, retrained.n)),
+        "F": forgetting_quality(epsilons, n=n) if n >= 8 else float("nan"),
     }
     for metric in get_metrics(METRICS):
         values |= metric.compute(unlearned=unlearned, retrained=retrained)
