@@ -1,4 +1,4 @@
-"""How often the 95 % intervals hold the truth, on simulated pools whose truth is known; prints the table of docs/metrics.md.
+"""How often the 95 % intervals hold the truth, on simulated pools whose truth is known; prints the table of docs/intervals.md.
 
     python benchmarks/coverage.py [--pools 200] [--n 32 64] [--workers 2]
 

@@ -59,7 +59,7 @@ def test_of_a_difference_of_means_is_the_textbook_interval(n, m):
     assert sum(found) / 2 == pytest.approx(u.mean() - r.mean())
 
 
-# Forty pairs of pools: enough to see an interval that is a factor 1.4 off. The full table: docs/metrics.md.
+# Forty pairs of pools: enough to see an interval that is a factor 1.4 off. The full table: docs/intervals.md.
 def test_coverage_on_simulated_pools():
     table = coverage(["official", "ks", "kl", "accuracy"], "shift", 32, pools=40, truths=100, subsets=25, examples=8)
     for name in ("forgetting_quality", "ks_statistic", "kl", "forget_accuracy", "test_accuracy"):

@@ -1,0 +1,1 @@
+"""Two unlearning methods, found by name once this package is installed."""
