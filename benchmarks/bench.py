@@ -72,13 +72,13 @@ def pool(n: int) -> None:
         start = time.perf_counter()
         for i in range(n):
             torch.manual_seed(i)
-            net = architectures.build(benchmark.model, classes=task.classes, channels=images.shape[1], seed=i)
-            _notebook_training(net, TensorDataset(images[retain], labels[retain]), benchmark.training)
+            net = architectures.build(benchmark.prepared.model, classes=task.classes, channels=images.shape[1], seed=i)
+            _notebook_training(net, TensorDataset(images[retain], labels[retain]), benchmark.options.train)
             net.eval()
             with torch.no_grad():
                 net(images[evaluated])
         notebook = time.perf_counter() - start
-    print(f"pool: {n} models of {task.name}, {len(retain)} images, {benchmark.training.epochs} epochs")
+    print(f"pool: {n} models of {task.name}, {len(retain)} images, {benchmark.options.train.epochs} epochs")
     print(f"  this engine    {engine:8.2f} s  {engine / n:7.3f} s a model  ({benchmark.workers} workers, all included)")
     print(f"  notebook loop  {notebook:8.2f} s  {notebook / n:7.3f} s a model  ({torch.get_num_threads()} threads)")
     print(f"  ratio          {notebook / engine:8.2f}\n")
@@ -92,7 +92,7 @@ def _notebook_training(net: nn.Module, data: TensorDataset, options: TrainingOpt
     for _ in range(options.epochs):
         for x, y in loader:
             optimizer.zero_grad()
-            F.cross_entropy(net(x), y).backward()
+            F.cross_entropy(net(x), y).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         schedule.step()
 
@@ -186,7 +186,8 @@ def stack(steps: int = 20, batch: int = 64) -> None:
 
     def build(seed: int) -> nn.Module:
         net = architectures.build(spec, classes=10, channels=3, seed=seed)
-        return net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        placed: nn.Module = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return placed
 
     print(f"stack: ResNet-18, 32×32, batch {batch}, {steps} steps")
     plain = Sequential(build(0))

@@ -73,7 +73,7 @@ class World:
         changed[self.examples // 3 :] *= kind != "memorised"
         strength = {"shift": 0.3, "memorised": 1.0, "far": 0.8}.get(kind, 0.0)
         noise = (0.7 if kind == "narrow" else 1.0) * rng.normal(size=(n, self.examples, 4))
-        return common + strength * changed + 0.3 * rng.normal(size=(n, 1, 1)) * other + 0.5 * noise
+        return np.asarray(common + strength * changed + 0.3 * rng.normal(size=(n, 1, 1)) * other + 0.5 * noise)
 
     def pair(self, kind: str, n: int, seed: int) -> tuple[Outputs, Outputs]:
         rng = np.random.default_rng([seed, n, KINDS.index(kind)])

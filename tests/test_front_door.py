@@ -24,7 +24,8 @@ def test_every_name_resolves(name):
 
 def test_names_are_those_of_the_modules_behind():
     from harness import Data, Ensemble, Net, NotApplicable, Rng, errors, losses
-    from harness.engine import batches, ensemble, streams
+    from harness import streams
+    from harness.engine import batches, ensemble
 
     assert losses is import_module("harness.engine.losses")
     assert (Data, Ensemble, Net, Rng) == (batches.Data, ensemble.Ensemble, losses.Net, streams.Rng)
