@@ -90,7 +90,7 @@ def _trials(benchmark: Benchmark, name: str, space: dict[str, Any], count: int) 
     settings: list[dict[str, Any]] = [{}]
     if space:
         settings += [{field: _sample(rule, rng) for field, rule in space.items()} for _ in range(count - 1)]
-    # To the nearest: rounded up, a search on a short training would lean to the dear side.
+    # To the nearest: rounded up, a search on a short training would lean to the costly side.
     settings = [registry.scaled_epochs(setting, benchmark.options.train.epochs, whole=round) for setting in settings]
     defaults = registry.defaults(name)
     target, parameters = defaults.pop("_target_"), defaults

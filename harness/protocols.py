@@ -1,4 +1,4 @@
-"""Which draws are compared: how many, from which originals, and what is reused (see ``docs/metrics.md``)."""
+"""Which draws are compared: how many, from which originals, and what is reused (see ``docs/protocols.md``)."""
 
 from __future__ import annotations
 

@@ -149,7 +149,7 @@ class Curvature(Protocol):
         """(JᵀHJ + c I)⁻¹ v for c > 0, v [P]."""
 
     def effective_dimension(self, c: float) -> float:
-        """tr(G (G + c I)⁻¹), G = JᵀHJ: how many directions the data determine; NaN where it would be too dear."""
+        """tr(G (G + c I)⁻¹), G = JᵀHJ: how many directions the data determine; NaN where it would cost too much."""
 
     def __add__(self, other: Curvature) -> Curvature: ...
 

@@ -23,8 +23,7 @@ def test_every_name_resolves(name):
 
 
 def test_names_are_those_of_the_modules_behind():
-    from harness import Data, Ensemble, Net, NotApplicable, Rng, errors, losses
-    from harness import streams
+    from harness import Data, Ensemble, Net, NotApplicable, Rng, errors, losses, streams
     from harness.engine import batches, ensemble
 
     assert losses is import_module("harness.engine.losses")
