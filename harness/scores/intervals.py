@@ -14,7 +14,7 @@ overstated. Only the spread is taken from the subsets, their mean is biased (F a
 centred at the value of all N draws, so it is about the expected value *at this N*. benchmarks/coverage.py shows how often
 these intervals hold.
 
-Distances are folded at 0: close to it they hardly change with a shift, further up they do. So pools that lie low by chance
+Distances cannot be negative: near 0 they hardly change with a shift, further up they do. So pools that lie low by chance
 show too little spread, and their intervals would end below the truth too often. The upper end of a distance is therefore taken
 on the logarithmic scale of what exceeds half of it (half, since two finite samples of one distribution differ too).
 
