@@ -25,7 +25,8 @@ from torch import Tensor, nn
 
 from harness import Data, Ensemble, Rng, UserError
 
-from .linearised import Linearised, Solution, flat, ladder, subset_names
+from .linearised import Linearised, Solution
+from .subsets import flat, ladder, subset_names
 
 
 @dataclass

@@ -12,7 +12,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Literal, Protocol, cast
@@ -20,124 +19,9 @@ from typing import Literal, Protocol, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call, jacrev, jvp, vjp, vmap
+from torch.func import jvp, vjp
 
-from harness import UserError
-
-from .surgery import convolutions, head_names, names_in
-
-BatchNorm = nn.modules.batchnorm._BatchNorm
-
-
-# --- Jacobians ------------------------------------------------------------------------------------------------------
-
-
-def jacobian(net: nn.Module, names: list[str], x: Tensor) -> Tensor:
-    """∂ logits / ∂ the parameters ``names`` (evaluation mode), [n, C, P] in their order, as x."""
-    layers = {name: net.get_submodule(name.rpartition(".")[0]) for name in names}
-    if all(isinstance(layer, BatchNorm | nn.LayerNorm | nn.Linear) for layer in layers.values()):
-        return _by_layer(net, names, layers, x)
-    return _by_example(net, names, x)
-
-
-def _by_layer(net: nn.Module, names: list[str], layers: dict[str, nn.Module], x: Tensor) -> Tensor:
-    """From inputs and output gradients of norms and linear layers: C backward passes, no gradients of single examples."""
-    inputs: dict[nn.Module, Tensor] = {}
-    outputs: dict[nn.Module, Tensor] = {}
-
-    def keep(layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        inputs[layer], outputs[layer] = args[0].detach(), output
-        return output.clone()  # so that an in-place activation behind it leaves ``output`` alone
-
-    used = list(dict.fromkeys(layers.values()))
-    hooks = [layer.register_forward_hook(keep) for layer in used]
-    try:
-        with torch.enable_grad():
-            logits = net(x)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    of_class = []
-    for c in range(logits.shape[-1]):
-        gradients = torch.autograd.grad(logits[:, c].sum(), [outputs[layer] for layer in used], retain_graph=True)
-        gradient = dict(zip(used, gradients, strict=True))
-        parts = [_own(layers[name], name, inputs[layers[name]], gradient[layers[name]]) for name in names]
-        of_class.append(torch.cat([part.flatten(1) for part in parts], dim=1))
-    return torch.stack(of_class, dim=1).detach()
-
-
-def _own(layer: nn.Module, name: str, h: Tensor, g: Tensor) -> Tensor:
-    """Gradient of each example [n, ...] for one parameter of a layer with input h and output gradient g."""
-    weight = name.endswith("weight")
-    if isinstance(layer, nn.Linear):
-        g, h = g.reshape(len(g), -1, g.shape[-1]), h.reshape(len(h), -1, h.shape[-1])
-        return torch.einsum("nto,nti->noi", g, h) if weight else g.sum(1)
-    if isinstance(layer, nn.LayerNorm):
-        product = g * F.layer_norm(h, layer.normalized_shape, eps=layer.eps) if weight else g
-        return product.reshape(len(g), -1, g.shape[-1]).sum(1)
-    assert isinstance(layer, BatchNorm)
-    product = g * F.batch_norm(h, layer.running_mean, layer.running_var, eps=layer.eps) if weight else g
-    return product.flatten(2).sum(2) if product.ndim > 2 else product
-
-
-def _by_example(net: nn.Module, names: list[str], x: Tensor) -> Tensor:
-    chosen, f = _function_of(net, names)
-    each = vmap(jacrev(lambda theta, x: f(theta, x[None])[0]), (None, 0))(chosen, x)
-    return torch.cat([each[name].flatten(2) for name in names], dim=2).detach()
-
-
-def _function_of(net: nn.Module, names: list[str]) -> tuple[dict[str, Tensor], Callable[..., Tensor]]:
-    """The chosen parameters, and the logits as a function of them and of x."""
-    state = {name: tensor.detach() for name, tensor in [*net.named_parameters(), *net.named_buffers()]}
-    chosen = {name: state.pop(name) for name in names}
-    return chosen, lambda theta, x: functional_call(net, theta | state, (x,))
-
-
-def _at(f: Callable[..., Tensor], x: Tensor, theta: dict[str, Tensor]) -> Tensor:
-    return f(theta, x)
-
-
-# --- subsets --------------------------------------------------------------------------------------------------------
-
-_LADDER = ("last_norm", "bn", "bn+head", "bn+head+last_convolution")
-_LADDER_OF_PROMPTS = ("prompts", "prompts+head")
-
-
-def subset_names(net: nn.Module, subset: str) -> list[str]:
-    """The parameters of a subset, in the network's order. Raises UserError if it is empty or unknown."""
-    norms, last = names_in(net, BatchNorm, nn.LayerNorm), head_names(net)
-    prompts = {name for name, _ in net.named_parameters() if "prompt" in name}
-    known: dict[str, set[str]] = {
-        "last_norm": set(norms[-2:]),
-        "bn": set(norms),
-        "head": last,
-        "bn+head": last.union(norms),
-        "prompts": prompts,
-        "prompts+head": last.union(prompts) if prompts else set(),
-        "all": {name for name, _ in net.named_parameters()},
-    }
-    if subset == "bn+head+last_convolution" and convolutions(net):
-        weights = {id(p) for p in convolutions(net)[-1].parameters()}
-        known[subset] = known["bn+head"] | {name for name, p in net.named_parameters() if id(p) in weights}
-    names = [name for name, _ in net.named_parameters() if name in known.get(subset, set())]
-    if not names:
-        raise UserError(f"method.subset={subset} has no parameters in this model; known: auto, {', '.join(known)}")
-    return names
-
-
-def ladder(net: nn.Module) -> list[str]:
-    """Nested subsets that this model has, small to large; for a model with prompts, those of its prompts."""
-    rungs: dict[tuple[str, ...], str] = {}
-    for subset in _LADDER_OF_PROMPTS if any("prompt" in name for name, _ in net.named_parameters()) else _LADDER:
-        with suppress(UserError):
-            rungs.setdefault(tuple(subset_names(net, subset)), subset)
-    return list(rungs.values())
-
-
-def flat(net: nn.Module, names: list[str]) -> Tensor:
-    """The parameters ``names`` as one vector, float64 [P]."""
-    return torch.cat([net.get_parameter(name).detach().flatten() for name in names]).double()
-
+from .jacobians import function_of, jacobian
 
 # --- curvature ------------------------------------------------------------------------------------------------------
 
@@ -221,6 +105,10 @@ def _effective_dimension(matrix: Tensor, c: float) -> float:
     return float((values / (values + c)).sum())
 
 
+def _at(f: Callable[..., Tensor], x: Tensor, theta: dict[str, Tensor]) -> Tensor:
+    return f(theta, x)
+
+
 # --- the pieces of a ridge problem ----------------------------------------------------------------------------------
 
 
@@ -288,7 +176,7 @@ class Linearised:
         return torch.diag_embed(p.sqrt()) - p[:, :, None] * p.sqrt()[:, None, :]
 
     def _products(self, x: Tensor, y: Tensor) -> tuple[Products, Tensor]:
-        chosen, f = _function_of(copy.deepcopy(self.net).double(), self.names)
+        chosen, f = function_of(copy.deepcopy(self.net).double(), self.names)
         sizes = [chosen[name].numel() for name in self.names]
 
         def unflatten(v: Tensor) -> dict[str, Tensor]:

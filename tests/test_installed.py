@@ -92,8 +92,9 @@ def shrink(net, factor):
 
 
 @pytest.mark.parametrize("wheel", [True, False], ids=["wheel", "editable"])
-def test_a_project_may_have_a_methods_folder_of_its_own(stranger, wheel):
+def test_a_project_may_have_a_methods_folder_of_its_own(stranger, tmp_path, wheel):
     """Public unlearning code often has one; the harness's methods are ``harness.methods`` and never in its way."""
+    stranger.store = tmp_path / "store"  # of its own: both installations give the same methods the same addresses
     if not wheel:
         stranger.site = None
     for file, text in (("__init__", ""), ("BaseMethod", BASE), ("mine", OWN), ("tools", TOOLS)):

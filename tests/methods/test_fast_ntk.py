@@ -2,7 +2,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from harness.methods.fast_ntk import trapezium
-from harness.methods.linearised import Gram, Linearised, Rows, flat, jacobian, ladder, subset_names
+from harness.methods.jacobians import jacobian
+from harness.methods.linearised import Gram, Linearised, Rows
+from harness.methods.subsets import flat, ladder, subset_names
 from torch import nn
 from torch.func import functional_call, jacrev
 

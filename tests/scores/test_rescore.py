@@ -136,7 +136,7 @@ def test_features_are_kept_when_a_metric_asks_for_them(unlearn, tmp_path):
         ([], "usage: unlearn score DIR"),
         (["nowhere"], "nowhere: no such directory"),
         ([".", "metrics=[offical]"], "did you mean 'official'"),
-        ([".", "method=identity"], r"'method=identity': expected metrics=\[a,b\]"),
+        ([".", "method=identity"], "'method=identity': expected metrics=[a,b]"),
     ],
 )
 def test_bad_input(unlearn, arguments, message):
