@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
 from harness.report.columns import text
@@ -33,11 +32,10 @@ class Theme:
 LIGHT = Theme("#ffffff", "#1f2328", "#59636e", "#e6eaef", "#0969da", "#d8f0de")
 DARK = Theme("#0d1117", "#e6edf3", "#9198a1", "#222932", "#58a6ff", "#123420")
 
-# In points, of which 675 are 900 pixels on a page.
-_WIDTH, _EDGE = 675, 12
-_ROW = 15.5
-_FRAME = 82  # of a panel around its rows: the names of the references, the axis, what keeps panels apart
-_TITLE, _NOTE = 14, 12
+# Lengths in points, of which 675 are 900 pixels on a page. Nothing is measured, so every machine draws the same.
+_WIDTH, _EDGE, _VALUES = 675, 12, 56  # the last: room for the scores at the right
+_ROW, _TITLE, _REFERENCES, _AXIS, _NOTE, _GAP = 15.5, 15, 18, 40, 12, 14  # heights, in the order they come in a panel
+_LETTER, _LONGEST = 6.1, 40  # width of a letter of a method's name; letters of it that are shown
 _LINE = 120  # letters of a note that fit in the width
 
 
@@ -66,11 +64,11 @@ def _style(theme: Theme) -> dict[str, object]:
 
 def _figure(boards: Sequence[Board], theme: Theme) -> Figure:
     panels = [Panel.of(board, title) for board, title in zip(boards, _titles(boards), strict=True)]
-    layout = ConstrainedLayoutEngine(w_pad=_EDGE / 72, h_pad=10 / 72, hspace=0)
-    figure = Figure(figsize=(_WIDTH / 72, sum(panel.height for panel in panels) / 72), layout=layout)
-    places = figure.subplots(len(panels), 1, squeeze=False, height_ratios=[panel.height for panel in panels])[:, 0]
-    for panel, axes in zip(panels, places, strict=True):
-        _draw(panel, axes, theme)
+    figure = Figure(figsize=(_WIDTH / 72, (_EDGE + sum(panel.height for panel in panels)) / 72))
+    top: float = _EDGE
+    for panel in panels:
+        _draw(panel, figure, top, theme)
+        top += panel.height
     return figure
 
 
@@ -89,33 +87,37 @@ class Panel:
     Attributes:
         methods: the rows that get a dot, best first.
         references: the rows that get a vertical line.
-        null: where 95 % of the scores of retrained models against retrained models lie, or None.
-        notes: lines of text below.
-        height: in points.
+        null: where 95 % of the scores of retrained against retrained models lie, or None.
+        title, notes: lines of text above and below.
     """
 
-    title: str
+    title: list[str]
     methods: pd.DataFrame
     references: pd.DataFrame
     null: tuple[float, float] | None
     notes: list[str]
-    height: float
 
     @staticmethod
     def of(board: Board, title: str) -> Panel:
         scored = board.rows[(board.rows["status"] == "ok") & board.rows["score"].notna()]
         methods = scored[scored.index >= board.references]
         null = board.nulls["score"][1:] if "score" in board.nulls else None
-        notes = [line for note in _notes(board, methods, null) for line in wrap(note, _LINE)]
-        title_lines = wrap(title, _LINE * 3 // 4)
         return Panel(
-            title="\n".join(title_lines),
+            title=wrap(title, _LINE * 3 // 4),
             methods=methods,
             references=scored[scored.index < board.references],
             null=null,
-            notes=notes,
-            height=_FRAME + _ROW * max(1, len(methods)) + _NOTE * len(notes) + _TITLE * len(title_lines),
+            notes=[line for note in _notes(board, methods, null) for line in wrap(note, _LINE)],
         )
+
+    @property
+    def height(self) -> float:
+        return _TITLE * len(self.title) + self.plot_height + _NOTE * len(self.notes) + _GAP
+
+    @property
+    def plot_height(self) -> float:
+        """Of the rows with what is above and below them; 0 without any."""
+        return _REFERENCES + _ROW * len(self.methods) + _AXIS if len(self.methods) else 0
 
 
 def _notes(board: Board, methods: pd.DataFrame, null: tuple[float, float] | None) -> Iterable[str]:
@@ -140,17 +142,38 @@ def _has_intervals(methods: pd.DataFrame) -> bool:
     return "score_low" in methods and bool(methods["score_low"].notna().any())
 
 
-def _draw(panel: Panel, axes: Axes, theme: Theme) -> None:
-    _write(axes, panel.title, 1, 22, size=11, weight="bold", va="bottom")
-    below = -36 if len(panel.methods) else -4
-    for i, note in enumerate(panel.notes):
-        _write(axes, note, 0, below - _NOTE * i, size=8.5, color=theme.muted, va="top")
-    if panel.methods.empty:
-        axes.set_axis_off()
-        return
+def _draw(panel: Panel, figure: Figure, top: float, theme: Theme) -> None:
+    """top: points between the upper edges of the figure and of the panel."""
+    for line in panel.title:
+        _write(figure, line, top, size=11, weight="bold")
+        top += _TITLE
+    if len(panel.methods):
+        names = [_shortened(name) for name in _labels(panel.methods)]
+        _plot(panel, names, _axes(figure, names, top + _REFERENCES), theme)
+    top += panel.plot_height + 2
+    for line in panel.notes:
+        _write(figure, line, top, size=8.5, color=theme.muted)
+        top += _NOTE
+
+
+def _write(figure: Figure, line: str, top: float, **look: Any) -> None:
+    height = figure.get_figheight() * 72
+    figure.text(_EDGE / _WIDTH, 1 - top / height, line, va="top", **look)
+
+
+def _axes(figure: Figure, names: Sequence[str], top: float) -> Axes:
+    height = figure.get_figheight() * 72
+    left = _EDGE + _LETTER * max(map(len, names)) + 6
+    rows = _ROW * len(names)
+    return figure.add_axes(
+        (left / _WIDTH, 1 - (top + rows) / height, (_WIDTH - left - _VALUES) / _WIDTH, rows / height)
+    )
+
+
+def _plot(panel: Panel, names: Sequence[str], axes: Axes, theme: Theme) -> None:
     axes.set_xlim(*_limits(panel))
-    axes.set_ylim(len(panel.methods) - 0.4, -0.6)  # the best at the top
-    axes.set_yticks(range(len(panel.methods)), _labels(panel.methods))
+    axes.set_ylim(len(names) - 0.5, -0.5)  # the best at the top
+    axes.set_yticks(range(len(names)), names)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10]))
     axes.set_xlabel("score")
     axes.grid(axis="y", color=theme.rule, linewidth=0.8)
@@ -161,14 +184,19 @@ def _draw(panel: Panel, axes: Axes, theme: Theme) -> None:
     _dots(panel.methods, axes, theme)
 
 
+def _shortened(name: str) -> str:
+    return name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…"
+
+
 def _limits(panel: Panel) -> tuple[float, float]:
-    """From 0, or what lies lower, to a little above the largest."""
+    """From 0, or a little below what lies lower, to a little above the largest."""
     rows = pd.concat([panel.methods, panel.references])
     ends = [rows["score"].to_numpy(), panel.null or ()]
     ends += [rows[name].dropna().to_numpy() for name in ("score_low", "score_high") if name in rows]
     values = np.concatenate(ends).astype(float)
     low, high = min(0.0, values.min()), values.max()
-    return low, high + (0.04 * (high - low) or 1.0)
+    margin = 0.04 * (high - low) or 1.0
+    return (low - margin if low < 0 else 0.0), high + margin
 
 
 def _labels(methods: pd.DataFrame) -> list[str]:
@@ -213,9 +241,3 @@ def _dots(methods: pd.DataFrame, axes: Axes, theme: Theme) -> None:
             size=8.5,
             color=theme.muted,
         )
-
-
-def _write(axes: Axes, line: str, edge: float, above: float, **look: Any) -> None:
-    """Text at the left of the picture, so many points above the lower (0) or upper (1) edge of the axes."""
-    at = ("figure fraction", "axes fraction")
-    axes.annotate(line, (_EDGE / _WIDTH, edge), (0, above), xycoords=at, textcoords="offset points", **look)

@@ -22,6 +22,8 @@ _ALWAYS: Mapping[str, Any] = {
     "axes.spines.right": False,
 }
 
+_NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+
 
 @contextmanager
 def drawing(style: Mapping[str, Any]) -> Iterator[None]:
@@ -34,5 +36,5 @@ def drawing(style: Mapping[str, Any]) -> Iterator[None]:
 def svg(figure: Figure) -> str:
     """The figure as a document of its own."""
     buffer = io.BytesIO()
-    FigureCanvasSVG(figure).print_figure(buffer, format="svg", metadata={"Date": None})
+    FigureCanvasSVG(figure).print_figure(buffer, format="svg", metadata=_NO_METADATA)
     return buffer.getvalue().decode()
