@@ -101,6 +101,11 @@ class CellResult(_Strict):
     environment: dict[str, str]
     created: str
 
+    @property
+    def model_name(self) -> str:
+        """The last part of the model's target: ``small_cnn``."""
+        return str(self.model.get("_target_", "")).rpartition(".")[2]
+
 
 def write(folder: Path, name: str, result: CellResult, arrays: dict[str, np.ndarray]) -> Path:
     """Write ``folder/name.json`` and, where there are arrays, ``folder/name.npz`` (compressed)."""

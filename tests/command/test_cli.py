@@ -394,7 +394,7 @@ def test_plan_with_bad_values(unlearn):
 def test_leaderboard_rebuilds_the_same_files(unlearn):
     result = unlearn.run("methods=[identity]", "protocol.n=8")
     assert result.code == 0, result.err
-    names = ["leaderboard.csv", "leaderboard.md"]
+    names = ["leaderboard.csv", "leaderboard.md", "leaderboard.tex", "leaderboard.svg", "leaderboard-dark.svg"]
     before = {name: (result.folder / name).read_bytes() for name in names}
     for name in names:
         (result.folder / name).unlink()

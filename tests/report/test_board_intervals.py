@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import zlib
 
 import numpy as np
 import pandas as pd
 import pytest
-from rich.console import Console
 
-from harness.report import board
 from harness.scores.intervals import half_width
 from harness.scores.results import Value
-from tests.report.test_board import FIRST_COLUMNS, one, row
+from tests.report.boards import markdown, one, row, terminal
+from tests.report.test_ranking import FIRST_COLUMNS
 from tests.support_cells import cell, failed, metrics
 
 
@@ -35,9 +33,9 @@ def test_interval_ties_and_normalised():
         cell("old", score=0.1),
         failed("broken"),
     )
-    assert made.rows["method"].tolist() == ["retrain", "good", "as_good", "old", "identity", "broken"]
-    assert made.rows["ties"].tolist() == ["a", "b", "b", "", "c", ""]
-    assert made.rows["normalised"].tolist()[:5] == pytest.approx([1.0, 2 / 3, 0.66, 1 / 3, 0.0])
+    assert made.rows["method"].tolist() == ["retrain", "identity", "good", "as_good", "old", "broken"]
+    assert made.rows["ties"].tolist() == ["a", "c", "b", "b", "", ""]
+    assert made.rows["normalised"].tolist()[:5] == pytest.approx([1.0, 0.0, 2 / 3, 0.66, 1 / 3])
     assert pd.isna(row(made, "broken")["normalised"])
     assert row(made, "good")["score_low"] == pytest.approx(0.14)
     assert row(made, "good")["score_high"] == pytest.approx(0.16)
@@ -47,18 +45,18 @@ def test_interval_ties_and_normalised():
 
 def test_seeds_share_no_draws():
     made = one(sure("a", 0.1, 0.03), sure("a", 0.2, 0.04, seed=1), sure("retrain", 0.2), sure("retrain", 0.2, seed=1))
-    found = row(made, "a")
-    assert found["score_low"] == pytest.approx(0.15 - 0.025)
-    assert found["score_high"] == pytest.approx(0.15 + 0.025)
-    assert found["ties"] == "b"
+    shown = row(made, "a")
+    assert shown["score_low"] == pytest.approx(0.15 - 0.025)
+    assert shown["score_high"] == pytest.approx(0.15 + 0.025)
+    assert shown["ties"] == "b"
 
 
 def test_seeds_that_share_their_models_make_nothing_surer():
     """Seeds of unlearning alone: the same originals and retrained models."""
     again = [sure("a", 0.2, 0.04), sure("a", 0.1, 0.03)]
     again[1] = again[1].model_copy(update={"seeds": {"train": 0, "unlearn": 1, "evaluate": 0}})
-    found = row(one(*again, sure("retrain", 0.2)), "a")
-    assert (found["score_low"], found["score_high"]) == pytest.approx((0.15 - 0.035, 0.15 + 0.035))
+    shown = row(one(*again, sure("retrain", 0.2)), "a")
+    assert (shown["score_low"], shown["score_high"]) == pytest.approx((0.15 - 0.035, 0.15 + 0.035))
 
 
 def test_results_of_different_metrics_and_subsets_share_a_board():
@@ -93,8 +91,8 @@ def test_the_normalised_score_has_an_interval():
     made = one(*cells)
     again = (0.15 + noise[2] - 0.05 - noise[1]) / (0.15 + noise[0] - noise[1])
     half = half_width(again, n=8)
-    found = row(made, "good")
-    assert (found["normalised_low"], found["normalised_high"]) == pytest.approx((2 / 3 - half, 2 / 3 + half))
+    shown = row(made, "good")
+    assert (shown["normalised_low"], shown["normalised_high"]) == pytest.approx((2 / 3 - half, 2 / 3 + half))
     assert pd.isna(row(one(*cells[1:]), "good")["normalised_low"])
 
 
@@ -106,19 +104,17 @@ def test_a_seed_without_an_interval_leaves_the_row_without():
 
 def test_every_column_with_an_interval_has_ends():
     values = metrics(0.1) | {"kl": Value(value=0.5, interval=(0.4, 0.7))}
-    found = row(one(cell("a", metrics=values)), "a")
-    assert (found["kl_low"], found["kl_high"]) == (0.4, 0.7)
+    shown = row(one(cell("a", metrics=values)), "a")
+    assert (shown["kl_low"], shown["kl_high"]) == (0.4, 0.7)
 
 
 def test_looks():
     made = one(sure("retrain", 0.2), sure("identity", 0.05, floor=True))
-    out = io.StringIO()
-    board.show(made, Console(file=out, width=200))
-    for text in (out.getvalue(), board.markdown(made)):
+    for text in (terminal(made), markdown(made)):
         assert "0.190 to 0.210" in text
         assert "normalised" in text
         assert "share a letter" in text
-    plain = board.markdown(one(cell("a")))
+    plain = markdown(one(cell("a")))
     assert "95 %" not in plain.splitlines()[2]
     assert "share a letter" not in plain
     assert "normalised" not in plain
