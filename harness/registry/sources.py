@@ -88,11 +88,17 @@ def _file_of(folders: Iterable[str | Path], parts: Sequence[str]) -> Path | None
 def _imported(node: ast.AST, module: str, *, is_package: bool) -> list[str]:
     """The dotted names a statement may import, seen from ``module``: of ``from a import b`` both a and a.b."""
     if isinstance(node, ast.Import):
-        return [alias.name for alias in node.names]
+        return [part for alias in node.names for part in _with_parents(alias.name)]
     if not isinstance(node, ast.ImportFrom):
         return []
     base = node.module or ""
     if node.level:
         parents = module.split(".")[: None if is_package and node.level == 1 else -(node.level - is_package)]
         base = ".".join([*parents, *([base] if base else [])])
-    return [name for name in (base, *(f"{base}.{alias.name}" for alias in node.names)) if name.strip(".")]
+    return [*_with_parents(base), *(f"{base}.{alias.name}" for alias in node.names if base)]
+
+
+def _with_parents(name: str) -> list[str]:
+    """a, a.b and a.b.c for a.b.c: importing it runs the packages around it."""
+    parts = name.split(".") if name else []
+    return [".".join(parts[: n + 1]) for n in range(len(parts))]

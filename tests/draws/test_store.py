@@ -355,6 +355,7 @@ IMPORTS = {
     "a module as a name": "from hash_parts import inner",
     "inside a function": "def f():\n    import hash_helper",
     "two steps away": "import hash_between",
+    "the package around it": "import hash_around.empty",
 }
 
 
@@ -368,8 +369,10 @@ def test_the_hash_covers_what_the_author_imports(tmp_path, monkeypatch, statemen
     (tmp_path / "hash_between.py").write_text("from hash_helper import value\n")
     (tmp_path / "hash_parts").mkdir()
     (tmp_path / "hash_parts" / "__init__.py").write_text("")
+    (tmp_path / "hash_around").mkdir()
+    (tmp_path / "hash_around" / "empty.py").write_text("")
     target = f"{module}.py:own" if as_file else f"{module}.own"
-    helpers = [tmp_path / "hash_helper.py", tmp_path / "hash_parts" / "inner.py"]
+    helpers = [tmp_path / name for name in ("hash_helper.py", "hash_parts/inner.py", "hash_around/__init__.py")]
     hashes = []
     for value in (1, 2):
         for helper in helpers:
