@@ -15,6 +15,8 @@ import torch
 from harness.draws.store import Store
 from harness.task import Task
 from tests.helpers import tiny_task
+from tests.support_cli import Command
+from tests.support_install import Installed, install
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -46,3 +48,33 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: Task) -> Store:
     assert store.root == tmp_path / "store"
     store.put_task(task)
     return store
+
+
+@pytest.fixture(scope="module")
+def shared_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store that the tests of one module fill together."""
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture
+def unlearn(
+    tmp_path: Path, shared_store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Command:
+    """The command, run in this process from an empty folder."""
+    return Command(tmp_path, shared_store, monkeypatch, capsys)
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the project's wheel is unpacked."""
+    folder = tmp_path_factory.mktemp("wheel")
+    install(folder / "site", folder / "build")
+    return folder / "site"
+
+
+@pytest.fixture
+def stranger(site: Path, tmp_path: Path, shared_store: Path) -> Installed:
+    """The command as somebody has it who installed the wheel, in a folder of their own."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    return Installed(site, folder, shared_store)

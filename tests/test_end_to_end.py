@@ -14,19 +14,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.support_cli import TINY, Command, people_npz, read_csv, same_board
+from tests.support_cli import TINY, people_npz, read_csv, same_board
 
 REFERENCES = {"retrain", "identity"}
-
-
-@pytest.fixture(scope="module")
-def shared_store(tmp_path_factory):
-    return tmp_path_factory.mktemp("store")
-
-
-@pytest.fixture
-def unlearn(tmp_path, shared_store, monkeypatch, capsys):
-    return Command(tmp_path, shared_store, monkeypatch, capsys)
 
 
 def new_stages(before: dict[str, int], after: dict[str, int]) -> set[str]:

@@ -1,4 +1,4 @@
-"""The examples, run as their pages say: from a built wheel, in a folder of the reader's own."""
+"""The examples, run as their pages say: from a built wheel, in a folder of the stranger's own."""
 
 from __future__ import annotations
 
@@ -14,29 +14,10 @@ import pytest
 from scipy.stats import ks_2samp
 
 from harness.metrics import confidences, forgetting_quality, official_epsilons
-from tests.support_install import Installed, install
+from tests.support_install import Installed
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PLUGIN = EXAMPLES / "plugin_package"
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("wheel")
-    install(folder / "site", folder / "build")
-    return folder / "site"
-
-
-@pytest.fixture(scope="module")
-def shared_store(tmp_path_factory):
-    return tmp_path_factory.mktemp("store")
-
-
-@pytest.fixture
-def reader(site, tmp_path, shared_store):
-    folder = tmp_path / "work"
-    folder.mkdir()
-    return Installed(site, folder, shared_store)
 
 
 def test_every_example_has_a_page_of_its_own_and_a_row():
@@ -47,9 +28,9 @@ def test_every_example_has_a_page_of_its_own_and_a_row():
         assert f"({folder}/README.md)" in index
 
 
-def test_the_plain_function(reader):
-    shutil.copy(EXAMPLES / "plain_function" / "reset_last_layer.py", reader.folder)
-    swept = reader.run("-m", "method._target_=reset_last_layer.py:unlearning", "+method.epochs=1,2", "protocol.n=2")
+def test_the_plain_function(stranger):
+    shutil.copy(EXAMPLES / "plain_function" / "reset_last_layer.py", stranger.folder)
+    swept = stranger.run("-m", "method._target_=reset_last_layer.py:unlearning", "+method.epochs=1,2", "protocol.n=2")
     assert swept.code == 0, swept.err
     rows = swept.csv[swept.csv["method"] == "unlearning"]
     assert sorted(rows["recipe"]) == ["own epochs=1", "own epochs=2"]
@@ -57,28 +38,28 @@ def test_the_plain_function(reader):
     assert rows["kl"].nunique() == 2  # the number of epochs reached the function
 
 
-def install_plugin(reader: Installed) -> None:
+def install_plugin(stranger: Installed) -> None:
     project = tomllib.loads((PLUGIN / "pyproject.toml").read_text())
     files = {str(file.relative_to(PLUGIN)): file.read_text() for file in (PLUGIN / "unlearn_shrink").glob("*.py")}
     points = "\n".join(f"{k} = {v}" for k, v in project["project"]["entry-points"]["unlearn.methods"].items())
-    reader.package(project["project"]["name"].replace("-", "_"), files, f"[unlearn.methods]\n{points}\n")
+    stranger.package(project["project"]["name"].replace("-", "_"), files, f"[unlearn.methods]\n{points}\n")
 
 
-def test_the_plugin_package_runs_by_name(reader):
-    install_plugin(reader)
-    found = reader.run("methods=[shrink_and_perturb,smooth_forget]", "protocol.n=2")
+def test_the_plugin_package_runs_by_name(stranger):
+    install_plugin(stranger)
+    found = stranger.run("methods=[shrink_and_perturb,smooth_forget]", "protocol.n=2")
     assert found.code == 0, found.err
     for name in ("shrink_and_perturb", "smooth_forget"):
         assert found.row(name)["status"] == "ok", found.row(name)["reason"]
     assert bool(found.row("shrink_and_perturb")["comparable_cost"])
     assert not bool(found.row("smooth_forget")["comparable_cost"])
 
-    changed = reader.run("method=shrink_and_perturb", "method.keep=0.9", "protocol.n=2", out="changed")
+    changed = stranger.run("method=shrink_and_perturb", "method.keep=0.9", "protocol.n=2", out="changed")
     assert changed.code == 0, changed.err
     row = changed.row("shrink_and_perturb")
     assert row["recipe"] == "authors scaled keep=0.9"  # its epochs are, as docs/adding-a-method.md says
     assert row["kl"] != found.row("shrink_and_perturb")["kl"]
-    listed = reader("list", "methods", "--plain")
+    listed = stranger("list", "methods", "--plain")
     assert {"shrink_and_perturb", "smooth_forget"} <= set(listed.out.split())
 
 

@@ -4,34 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support_cli import Command
-from tests.support_install import Installed, install
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("wheel")
-    install(folder / "site", folder / "build")
-    return folder / "site"
-
-
-@pytest.fixture(scope="module")
-def shared_store(tmp_path_factory):
-    return tmp_path_factory.mktemp("store")
-
-
-@pytest.fixture
-def stranger(site, tmp_path, shared_store):
-    folder = tmp_path / "work"
-    folder.mkdir()
-    return Installed(site, folder, shared_store)
-
-
-@pytest.fixture
-def unlearn(tmp_path, shared_store, monkeypatch, capsys):
-    return Command(tmp_path, shared_store, monkeypatch, capsys)
-
-
 PLUGIN = """
 import torch
 

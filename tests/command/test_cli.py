@@ -10,17 +10,7 @@ import pytest
 
 import harness
 from harness.command import cli
-from tests.support_cli import TINY, Command, people_npz
-
-
-@pytest.fixture(scope="module")
-def shared_store(tmp_path_factory):
-    return tmp_path_factory.mktemp("store")
-
-
-@pytest.fixture
-def unlearn(tmp_path, shared_store, monkeypatch, capsys):
-    return Command(tmp_path, shared_store, monkeypatch, capsys)
+from tests.support_cli import TINY, people_npz
 
 
 def refused(result) -> str:

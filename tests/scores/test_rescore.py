@@ -12,17 +12,6 @@ from harness.draws.store import Store
 from harness.metrics import get_metrics
 from harness.scores import results
 from harness.scores.rescore import rescore
-from tests.support_cli import Command
-
-
-@pytest.fixture(scope="module")
-def shared_store(tmp_path_factory):
-    return tmp_path_factory.mktemp("store")
-
-
-@pytest.fixture
-def unlearn(tmp_path, shared_store, monkeypatch, capsys):
-    return Command(tmp_path, shared_store, monkeypatch, capsys)
 
 
 def metrics_of(folder):
