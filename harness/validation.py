@@ -26,7 +26,16 @@ class Options(BaseModel):
         try:
             return cls.model_validate(node)
         except ValidationError as error:
-            raise _in_words(error.errors()[0], cls, key) from None
+            raise _explained(error.errors()[0], cls, key) from None
+
+
+def in_words(error: ValidationError, annotation: Any, key: str) -> UserError:
+    """What is wrong with one value that should be as ``annotation`` says. key: what it is called."""
+    first = error.errors()[0]
+    if first["type"] == "literal_error":
+        return unknown_name(key, _spelled(first["input"]), map(str, typing.get_args(annotation)))
+    expected = _EXPECTED.get(first["type"], first["msg"]).format(**first.get("ctx", {}))
+    return UserError(f"{key}={_spelled(first['input'])}: expected {expected}")
 
 
 _EXPECTED = {
@@ -49,7 +58,7 @@ _EXPECTED = {
 }
 
 
-def _in_words(error: ErrorDetails, model: type[BaseModel], key: str) -> UserError:
+def _explained(error: ErrorDetails, model: type[BaseModel], key: str) -> UserError:
     place = [str(part) for part in error["loc"]]
     where = ".".join([*([key] if key else []), *place])
     given, kind = error["input"], error["type"]

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from harness.command.compose import check, configurations
 from harness.engine.training_options import TrainingOptions
+from harness.errors import UserError
 from harness.metrics import available, get_metrics
 from harness.protocols import Protocol
 from harness.registry import methods
@@ -148,3 +149,39 @@ def test_every_experiment_composes(name):
 def test_every_metric_loads():
     assert [metric.name for metric in get_metrics(available())] == available()
     assert set(composed()["metrics"]) <= set(available())
+
+
+TYPED = """
+from dataclasses import dataclass
+from typing import Callable
+
+@dataclass
+class Own:
+    lr: float = None  # the author's own default is nobody else's business
+    sizes: tuple[int, ...] = (1, 2)
+    loss: "Unknown" = 3
+    how: Callable = print
+
+    def unlearn(self, models, data, rng): pass
+
+@dataclass
+class Typed:
+    lr: float = 0.1
+    sizes: tuple[int, ...] = (1, 2)
+
+    def unlearn(self, models, data, rng): pass
+"""
+
+
+def test_types_of_hyper_parameters_are_those_of_the_signature(tmp_path):
+    (tmp_path / "typed.py").write_text(TYPED)
+
+    def build(name, **values):
+        return methods.MethodSpec(name, "own", f"{tmp_path / 'typed.py'}:{name}", values).build()
+
+    assert build("Own", lr=None, loss="x").lr is None  # an annotation nobody can read: nothing is checked
+    assert build("Typed", lr=1, sizes=[3]).lr == 1
+    with pytest.raises(UserError, match="Typed: lr=fast: expected a number"):
+        build("Typed", lr="fast")
+    with pytest.raises(UserError, match="Typed: sizes=3: "):
+        build("Typed", sizes=3)

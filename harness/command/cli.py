@@ -138,7 +138,11 @@ def _score(options: argparse.Namespace) -> int:
     screen = console()
     for one in board.rebuild(folder):
         board.show(one, screen)
-    screen.print(f"{count} results in {folder} scored again", markup=False, highlight=False)
+    screen.print(
+        f"{count} results in {folder} scored again; every column is in leaderboard.csv there",
+        markup=False,
+        highlight=False,
+    )
     return 0
 
 

@@ -9,11 +9,14 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
+import typing
 from collections.abc import Callable, Mapping
 from importlib.resources import files
 from typing import Any, Protocol, cast
 
 from omegaconf import OmegaConf
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.errors import PydanticUserError
 
 from harness.engine.batches import Data
 from harness.engine.ensemble import Ensemble
@@ -23,6 +26,7 @@ from harness.registry.catalogue import names, plugins
 from harness.registry.sources import source_hash
 from harness.registry.targets import resolve
 from harness.streams import Rng
+from harness.validation import in_words
 
 EPOCHS = 30  # of the competition's training, for which most authors' constants were chosen
 _COUNT_EPOCHS = ("epochs", "warm_up_epochs", "repair_epochs", "ascent_epochs", "partial_epochs", "decay_after")
@@ -170,6 +174,26 @@ def _check_parameters(spec: MethodSpec, target: Any) -> None:
     for key in spec.parameters:
         if key not in known:
             raise unknown_name(f"hyper-parameter of {spec.name}", key, known)
+    _check_types(spec, target)
     required = [n for n in known if signature.parameters[n].default is inspect.Parameter.empty]
     if missing := [name for name in required if name not in spec.parameters]:
         raise UserError(f"{spec.name} needs a value for {', '.join(missing)}: add +method.{missing[0]}=...")
+
+
+def _check_types(spec: MethodSpec, target: Any) -> None:
+    """Raises UserError for a value that is not what the signature's annotation asks for; defaults are the author's business."""
+    try:
+        hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    except (NameError, TypeError):  # annotations that only a type checker can read
+        return
+    defaults = {name: parameter.default for name, parameter in inspect.signature(target).parameters.items()}
+    for key, value in spec.parameters.items():
+        if key not in hints or repr(value) == repr(defaults.get(key)):
+            continue
+        try:
+            adapter: TypeAdapter[Any] = TypeAdapter(hints[key], config=ConfigDict(arbitrary_types_allowed=True))
+            adapter.validate_python(value, strict=not isinstance(value, list))  # a list may serve as a tuple
+        except PydanticUserError:  # an annotation that is no type of values
+            continue
+        except ValidationError as error:
+            raise in_words(error, hints[key], f"{spec.name}: {key}") from None

@@ -18,6 +18,8 @@ def resolve(target: str) -> Any:
     """The object behind ``package.module.name`` or ``path/file.py:name``. The current directory is importable, last."""
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.append(os.getcwd())
+    if target.endswith(".py"):
+        raise UserError(f"method._target_={target}: which function or class of the file? Add its name: {target}:NAME")
     module = module_of(target)
     name = _attribute(target)
     if not hasattr(module, name):
