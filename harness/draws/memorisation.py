@@ -17,10 +17,9 @@ import torch
 from torch import Tensor
 
 from harness.draws.executor import Pool
-from harness.draws.stages import FinishedDraw, Training, one_by_one, task_on_device, timed
+from harness.draws.stages import FinishedDraw, Training, one_by_one, timed
 from harness.draws.store import Damaged, Missing, Store
 from harness.engine.batches import Images, Split
-from harness.engine.dropout import use_streams
 from harness.engine.training import train
 from harness.errors import UserError
 from harness.streams import Rng
@@ -41,11 +40,7 @@ class SubsetTraining(Training):
         return {**super().identity, "share": self.share}
 
     def make(self, draws: Sequence[int], store: Store) -> list[FinishedDraw]:
-        task, images = task_on_device(store.root, self.task_hash, self.engine.device, self.options.dtype)
-        self.warm_up(task, images)
-        models = self._fresh(task, draws, self.engine)
-        order = self._rng("order", draws)
-        use_streams(models, self._rng("dropout", draws))
+        task, images, models, order = self._begin(draws, store)
         everything = torch.from_numpy(training_images(task))
         seen = self._rng("subset", draws).permutation(len(everything))[..., : round(self.share * len(everything))]
         data = _Subset(images, everything, seen, order)

@@ -10,8 +10,8 @@ import torch
 
 from harness.draws.executor import Pool
 from harness.draws.memorisation import SubsetTraining
-from harness.draws.probe import Probe, probe
-from harness.draws.stages import Stage, Training
+from harness.draws.probe import probe, weight_bytes
+from harness.draws.stages import Stage, Training, task_on_device
 from harness.draws.store import Store
 from harness.engine.build import Engine
 from harness.errors import UserError
@@ -29,11 +29,14 @@ _PLAIN = Engine("cpu", stacked=False)
 def bytes_per_draw(stage: Stage, store: Store) -> int:
     """What one draw takes in the store: float32 logits, and for originals the weights."""
     training = stage if isinstance(stage, Training) else stage.originals
-    task = store.get_task(training.task_hash)
+    task, _ = task_on_device(store.root, training.task_hash, _PLAIN.device, training.options.dtype)
     if isinstance(stage, SubsetTraining):
         return 2 * (len(task.splits["retain"]) + len(task.splits["forget"])) + _FILE
     examples = len(task.retain_sample) + sum(len(task.splits[name]) for name in ("forget", "valid", "test"))
-    weights = _plain_step(training, task).weights if stage is training and training.role == "original" else 0
+    keeps_weights = stage is training and training.role == "original"
+    weights = (
+        weight_bytes(training.fresh(task, [0], _PLAIN)) if keeps_weights else 0
+    )  # built only: a step costs seconds
     return 4 * task.classes * examples + weights + _FILE
 
 
@@ -76,7 +79,8 @@ class Memory:
 
 def memory(training: Training, task: Task) -> Memory:
     """From the weights, the optimiser's state, and the activations that one training step of one model keeps."""
-    step, options = _plain_step(training, task), training.options
+    options = training.options
+    step = probe(training.model, task, engine=_PLAIN, options=options)
     copies = 3 + _OPTIMIZER_STATE[options.optimizer] + (options.checkpoint == "best")
     return Memory(model=copies * step.weights + step.activations, shared=task.images.nbytes)
 
@@ -89,7 +93,3 @@ def stack_size(training: Training, store: Store) -> int:
     step = probe(training.model, task, engine=training.engine, options=training.options, stack=2)
     free = torch.cuda.mem_get_info(torch.device(training.engine.device))[0]
     return int(max(1, min(_LARGEST_STACK, _USABLE * free / step.peak)))
-
-
-def _plain_step(training: Training, task: Task) -> Probe:
-    return probe(training.model, task, engine=_PLAIN, options=training.options)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,21 +63,23 @@ def probe(
         if step == WARM_UP_STEPS:
             engine.synchronise()
             start = time.perf_counter()
-        with _noting(kept, models, only=step == 0 and not models.stacked):
+        with _noting(kept, models) if step == 0 and not models.stacked else nullcontext():
             models.step(optimizer, cross_entropy, x, y)
     engine.synchronise()
     seconds = (time.perf_counter() - start) / steps / models.size if steps else float("nan")
-    weights = sum(tensor.numel() * tensor.element_size() for tensor in models.state().values())
     peak = torch.cuda.max_memory_allocated(device) - before if engine.on_gpu else 0
-    return Probe(seconds, weights // models.size, sum(kept.values()), peak // models.size)
+    return Probe(seconds, weight_bytes(models), sum(kept.values()), peak // models.size)
+
+
+def weight_bytes(models: Ensemble) -> int:
+    """Of the parameters and buffers of one model."""
+    tensors = [*models.parameters.values(), *models.buffers.values()]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors) // models.size
 
 
 @contextmanager
-def _noting(kept: dict[int, int], models: Ensemble, *, only: bool) -> Iterator[None]:
+def _noting(kept: dict[int, int], models: Ensemble) -> Iterator[None]:
     """Note the bytes of every storage that autograd keeps, by address; parameters are kept anyway."""
-    if not only:
-        yield
-        return
     own = {parameter.untyped_storage().data_ptr() for parameter in models.parameters.values()}
 
     def note(tensor: Tensor) -> Tensor:

@@ -91,11 +91,7 @@ class Training:
 
     def make(self, draws: Sequence[int], store: Store) -> list[FinishedDraw]:
         """Compute ``draws``; a sequential engine takes one at a time."""
-        task, images = task_on_device(store.root, self.task_hash, self.engine.device, self.options.dtype)
-        self.warm_up(task, images)
-        models = self._fresh(task, draws, self.engine)
-        order = self._rng("order", draws)
-        use_streams(models, self._rng("dropout", draws))
+        task, images, models, order = self._begin(draws, store)
         used = ("retain", "forget") if self.role == "original" else ("retain",)
         data, valid = split_of(task, images, order, *used), split_of(task, images, order, "valid")
         options = self.options.for_retrained() if self.role == "retrained" else self.options
@@ -103,11 +99,19 @@ class Training:
         weights = self.role == "original"
         return _finish(models, task, images, draws, seconds, keep_weights=weights, keep_features=self.features)
 
+    def _begin(self, draws: Sequence[int], store: Store) -> tuple[Task, Images, Ensemble, Rng]:
+        """The task in a warm process, fresh models with their dropout streams, and the streams of their batches' order."""
+        task, images = task_on_device(store.root, self.task_hash, self.engine.device, self.options.dtype)
+        self.warm_up(task, images)
+        models = self.fresh(task, draws, self.engine)
+        use_streams(models, self._rng("dropout", draws))
+        return task, images, models, self._rng("order", draws)
+
     def restore(self, draws: Sequence[int], store: Store, engine: Engine | None = None) -> Ensemble:
         """The trained models of ``draws``, read back from the store, knowing their initial weights."""
         engine = engine or self.engine
         task, _ = task_on_device(store.root, self.task_hash, engine.device, self.options.dtype)
-        models = self._fresh(task, draws, engine)
+        models = self.fresh(task, draws, engine)
         models.initial = models.snapshot()
         stored = [store.get(self.key, draw, prefix="weights/")[0] for draw in draws]
         states = [{name.removeprefix("weights/"): w for name, w in weights.items()} for weights in stored]
@@ -121,7 +125,8 @@ class Training:
         probe(self.model, task, engine=self.engine, options=self.options, images=images)
         _warm.add(self.key)
 
-    def _fresh(self, task: Task, draws: Sequence[int], engine: Engine) -> Ensemble:
+    def fresh(self, task: Task, draws: Sequence[int], engine: Engine) -> Ensemble:
+        """The models of ``draws`` before any training."""
         seeds = self._seeds("init", draws)
         return build_ensemble(self.model, task, seeds, engine=engine, options=self.options)
 

@@ -189,9 +189,9 @@ def test_roles_and_seeds_share_nothing(task, store):
         training(task, role="retrained"),
         replace(base, seed=1),
     ]
-    first = base._fresh(task, [0], base.engine).state()["0.weight"]
+    first = base.fresh(task, [0], base.engine).state()["0.weight"]
     for stage in others:
-        assert not torch.equal(stage._fresh(task, [0], stage.engine).state()["0.weight"], first)
+        assert not torch.equal(stage.fresh(task, [0], stage.engine).state()["0.weight"], first)
         assert stage._seeds("order", [0]) != base._seeds("order", [0])
     assert (
         len({*base._seeds("init", range(50)), *base._seeds("order", range(50)), *base._seeds("dropout", range(50))})
@@ -288,7 +288,7 @@ def test_restored_models_know_where_they_come_from(originals, task):
         models = stage.restore(draws, store)
         stored = store.get(stage.key, 2, prefix="weights/")[0]
         state, initial = models.state(), models.initial.state()
-        fresh = stage._fresh(task, [2], Engine("cpu", False)).state()
+        fresh = stage.fresh(task, [2], Engine("cpu", False)).state()
         for name, tensor in stored.items():
             name = name.removeprefix("weights/")
             assert torch.equal(state[name][0] if models.stacked else state[name], tensor)
