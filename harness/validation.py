@@ -31,11 +31,18 @@ class Options(BaseModel):
 
 def in_words(error: ValidationError, annotation: Any, key: str) -> UserError:
     """What is wrong with one value that should be as ``annotation`` says. key: what it is called."""
-    first = error.errors()[0]
-    if first["type"] == "literal_error":
-        return unknown_name(key, _spelled(first["input"]), map(str, typing.get_args(annotation)))
-    expected = _EXPECTED.get(first["type"], first["msg"]).format(**first.get("ctx", {}))
-    return UserError(f"{key}={_spelled(first['input'])}: expected {expected}")
+    return _of_value(error.errors()[0], key, annotation)
+
+
+def _explained(error: ErrorDetails, model: type[BaseModel], key: str) -> UserError:
+    place = [str(part) for part in error["loc"]]
+    where = ".".join([*([key] if key else []), *place])
+    parent = _model_at(model, place[:-1])
+    fields = parent.model_fields if parent else {}
+    if error["type"] == "extra_forbidden":
+        return unknown_name("key", place[-1], fields, within=where.rpartition(".")[0])
+    field = fields.get(place[-1]) if place else None
+    return _of_value(error, where, field.annotation, field.description) if field else _of_value(error, where)
 
 
 _EXPECTED = {
@@ -54,43 +61,27 @@ _EXPECTED = {
     "less_than_equal": "at most {le:g}",
     "less_than": "less than {lt:g}",
     "finite_number": "a finite number",
-    "missing": "a value",
 }
 
 
-def _explained(error: ErrorDetails, model: type[BaseModel], key: str) -> UserError:
-    place = [str(part) for part in error["loc"]]
-    where = ".".join([*([key] if key else []), *place])
-    given, kind = error["input"], error["type"]
-    if kind == "extra_forbidden":
-        return unknown_name("key", place[-1], _siblings(model, place), within=where.rpartition(".")[0])
+def _of_value(error: ErrorDetails, where: str, annotation: Any = None, expected: str | None = None) -> UserError:
+    """expected: what the field itself says it expects, if it does."""
+    given, kind = _spelled(error["input"]), error["type"]
     if kind == "literal_error":
-        choices = typing.get_args(_annotation(model, place))
-        known = [str(choice) for part in choices for choice in (typing.get_args(part) or [part])]
-        return unknown_name(where, "null" if given is None else str(given), [name for name in known if name != "None"])
+        return unknown_name(where, given, _choices(annotation))
     if kind == "value_error":
-        return UserError(f"{where}={_spelled(given)}: {error['ctx']['error']}")
+        return UserError(f"{where}={given}: {error['ctx']['error']}")
     if kind == "missing":
-        return UserError(f"{where} is missing: expected {_described(model, place) or 'a value'}")
-    expected = _described(model, place) or _EXPECTED.get(kind, error["msg"]).format(**error.get("ctx", {}))
-    return UserError(f"{where}={_spelled(given)}: expected {expected}")
+        return UserError(f"{where} is missing: expected {expected or 'a value'}")
+    return UserError(
+        f"{where}={given}: expected {expected or _EXPECTED.get(kind, error['msg']).format(**error.get('ctx', {}))}"
+    )
 
 
-def _siblings(model: type[BaseModel], place: Sequence[str]) -> list[str]:
-    parent = _model_at(model, place[:-1])
-    return list(parent.model_fields) if parent else []
-
-
-def _described(model: type[BaseModel], place: Sequence[str]) -> str | None:
-    """What the field itself says it expects."""
-    parent = _model_at(model, place[:-1])
-    field = parent.model_fields.get(place[-1]) if parent and place else None
-    return field.description if field else None
-
-
-def _annotation(model: type[BaseModel], place: Sequence[str]) -> Any:
-    parent = _model_at(model, place[:-1])
-    return parent.model_fields[place[-1]].annotation if parent else None
+def _choices(annotation: Any) -> list[str]:
+    """The values of a Literal, also of one that may be None."""
+    parts = [inner for part in typing.get_args(annotation) for inner in typing.get_args(part) or [part]]
+    return [str(part) for part in parts if part not in (None, type(None))]
 
 
 def _model_at(model: type[BaseModel], place: Sequence[str]) -> type[BaseModel] | None:

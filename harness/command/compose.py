@@ -138,8 +138,7 @@ def _check_key(key: str, base: DictConfig) -> None:
                 known += own_groups()
             if where == "method" and not node.get("_target_"):
                 raise UserError(f"{key}: choose the method first, method=NAME {key}=..., or add a key with +{key}=...")
-            error = unknown_name(f"key {where}." if where else "key", part, [k for k in known if k != "_target_"])
-            raise UserError(f"{error}" if not where else str(error).replace(f"{where}. '", f"'{where}."))
+            raise unknown_name("key", part, [name for name in known if name != "_target_"], within=where)
         node = node[part] if part in node and not OmegaConf.is_missing(node, part) else None
 
 
