@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from harness.draws.cores import cores
 from harness.draws.executor import Pool
 from harness.draws.stages import Training, Unlearning
 from harness.draws.store import Store
@@ -53,7 +52,7 @@ class Benchmark:
 
     @property
     def workers(self) -> int:
-        return self.options.workers or cores()
+        return self.options.processes
 
     @property
     def out(self) -> Path:

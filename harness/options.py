@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from omegaconf import DictConfig, OmegaConf
 from pydantic import BeforeValidator, Field, PlainValidator
 
+from harness.draws.cores import cores
 from harness.engine.training_options import TrainingOptions
 from harness.errors import UserError
 from harness.protocols import Protocol
@@ -99,6 +100,11 @@ class RunOptions(Options):
     workers: AutoOrWhole
     cost_limit: Annotated[float, Field(ge=0, description="a number, a share of the time of retraining")]
     out: Annotated[str | None, BeforeValidator(_text)]
+
+    @property
+    def processes(self) -> int:
+        """Worker processes on a CPU: as many as asked for, or one a core."""
+        return self.workers or cores()
 
     @property
     def folder(self) -> Path:

@@ -9,7 +9,6 @@ import numpy as np
 from harness import models as architectures
 from harness.benchmark import Benchmark
 from harness.draws import needs
-from harness.draws.cores import cores
 from harness.draws.executor import Executor, Failure, Pool
 from harness.draws.progress import Progress
 from harness.draws.stages import Stage, Training, Unlearning
@@ -54,7 +53,7 @@ def fill_first(pool: Pool, options: RunOptions, *, store: Store, quiet: bool = F
 def _executor(stage: Stage, options: RunOptions, store: Store) -> Executor:
     training = stage if isinstance(stage, Training) else stage.originals
     stack = options.stack or needs.stack_size(training, store) if stage.engine.stacked else 1
-    return Executor(store, in_process=stage.engine.on_gpu, workers=options.workers or cores(), stack=stack)
+    return Executor(store, in_process=stage.engine.on_gpu, workers=options.processes, stack=stack)
 
 
 def _fill(benchmark: Benchmark, store: Store, quiet: bool) -> dict[str, Failure]:
@@ -84,11 +83,12 @@ def _score(benchmark: Benchmark, store: Store, experiment: int, failures: dict[s
         stage.key: scoring.load(store, stage, draws, task) for stage in benchmark.unlearned if stage.key not in failures
     }
     nulls = _nulls(benchmark, retrained, unlearned)
+    warnings = scoring.sanity_warnings(task, retrained.outputs)
+    accuracy = {name: float(values.mean()) for name, values in retrained.outputs.accuracy.items()}
     written = []
     for stage in benchmark.unlearned:
         result = _cell(benchmark, stage, experiment)
-        result.warnings = scoring.sanity_warnings(task, retrained.outputs)
-        result.retrained_accuracy = {name: float(a.mean()) for name, a in retrained.outputs.accuracy.items()}
+        result.warnings, result.retrained_accuracy = list(warnings), dict(accuracy)
         outputs = unlearned.get(stage.key)
         if outputs is None:
             result.status, result.reason = failures[stage.key].status, failures[stage.key].reason
