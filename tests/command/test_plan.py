@@ -110,3 +110,10 @@ def test_the_plan_of_an_experiment_that_is_a_sweep(store):
         (kind, n, seed) for kind in ("reuse_n_n", "reuse_n_1") for n in (2, 3) for seed in range(5)
     }
     assert compose.configured_sweep(["protocol.n=2"]) == []
+
+
+def test_looking_at_the_disk_takes_no_training_step(monkeypatch, store):
+    """It is part of the start of every run, and a first step imports torch's compiler."""
+    benchmark = benchmark_of()
+    monkeypatch.setattr(needs, "probe", lambda *arguments, **options: pytest.fail("a step was taken"))
+    needs.check_disk(benchmark.pools(), store)
